@@ -1,0 +1,43 @@
+"""The reference hub: a Flask app that is nothing but a broker, configured by the environment.
+
+``gunicorn --worker-class gthread --threads 64 'sse_broker.app:create_app()'``
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from sse_broker.errors import InvalidConfig
+from sse_broker.web.auth import default_authenticator
+from sse_broker.web.blueprint import add_health
+from sse_broker.web.extension import SSE, configured_authenticator
+
+__all__ = ["create_app"]
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Return the hub, its blueprint at ``/sse`` and its health at the root as well.
+
+    *config* is read instead of the environment when given: the keys of
+    :class:`~sse_broker.SSE`, and ``SSE_DEV_AUTH=1`` for the seed's query
+    authenticator.
+
+    :raises InvalidConfig: a setting is wrong, or there is no way to tell who asks.
+    """
+    source = os.environ if config is None else config
+    app = Flask("sse_broker.hub", static_folder=None)
+    app.config.update({key: value for key, value in source.items() if key.startswith("SSE_")})
+    authenticator = configured_authenticator(app.config)
+    if authenticator is None:
+        if str(source.get("SSE_DEV_AUTH", "")) not in ("1", "true", "True"):
+            raise InvalidConfig(
+                "set SSE_JWT_KEY, or SSE_DEV_AUTH=1 to believe ?user_id= while developing"
+            )
+        authenticator = default_authenticator
+    sse = SSE(app, authenticator=authenticator)
+    add_health(app, sse.broker)
+    return app

@@ -1,0 +1,200 @@
+"""Every setting of a broker, declared once.
+
+Validation, Flask's ``SSE_*`` keys, the environment variables of the hub and the
+table in the README are all read off the declarations in :class:`BrokerConfig`.
+``python -m sse_broker.config`` prints that table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sse_broker.errors import InvalidConfig
+
+__all__ = ["OVERFLOW_POLICIES", "BrokerConfig", "Setting", "settings"]
+
+OVERFLOW_POLICIES = ("catch_up", "disconnect", "drop_oldest", "drop_newest")
+HEARTBEAT_STYLES = ("event", "comment")
+PREFIX = "SSE_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What values a setting takes: its words for people, and its check."""
+
+    words: str
+    allows: Callable[[Any], bool]
+
+
+def at_least(low: float) -> Rule:
+    """Return the rule for a number that is not below *low*."""
+    return Rule(f">= {low:g}", lambda value: value >= low)
+
+
+def between(low: float, high: float) -> Rule:
+    """Return the rule for a number in a closed range."""
+    return Rule(f"{low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+def one_of(values: tuple[str, ...]) -> Rule:
+    """Return the rule for one of some words."""
+    return Rule(" / ".join(values), lambda value: value in values)
+
+
+YES_NO = Rule("true / false", lambda value: True)
+
+
+def option(default: Any, rule: Rule, unit: str, help: str) -> Any:
+    """Declare one setting."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "unit": unit, "help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting as documentation shows it."""
+
+    name: str
+    default: Any
+    unit: str
+    rule: str
+    help: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BrokerConfig:
+    """The settings of a broker.  Frozen; if it exists, it is valid.
+
+    :raises InvalidConfig: a value is outside its rule; ``.field`` names the setting.
+    """
+
+    client_buffer_size: int = option(
+        256, at_least(1), "frames", "How many frames wait for one client before `overflow` decides."
+    )
+    heartbeat_interval: float = option(
+        30.0, at_least(5), "s", "A client that got nothing for this long gets a heartbeat."
+    )
+    client_timeout: float = option(
+        300.0,
+        Rule(">= 2 x heartbeat_interval", lambda value: value >= 10),
+        "s",
+        "A client whose last successful write is older than this is cut.",
+    )
+    enable_topics: bool = option(True, YES_NO, "", "Whether topics can be used at all.")
+    max_connections: int = option(
+        0, at_least(0), "streams", "Open streams per process; 0 is no limit."
+    )
+    max_connections_per_user: int = option(
+        0, at_least(0), "streams", "Open streams per user and process; 0 is no limit."
+    )
+    history_size: int = option(
+        0, at_least(0), "messages", "How many messages the log keeps beyond `resume_window`."
+    )
+    history_ttl: float = option(
+        86_400.0, at_least(0), "s", "How old a message of that history may be; 0 is no limit."
+    )
+    history_bytes: int = option(
+        64 * 1024 * 1024, at_least(0), "bytes", "How large that history may be; 0 is no limit."
+    )
+    resume_window: float = option(
+        60.0, at_least(0), "s", "Kept for reconnects in any case, at most 16 MiB; 0 is off."
+    )
+    overflow: str = option(
+        "catch_up", one_of(OVERFLOW_POLICIES), "", "What happens to a client whose queue is full."
+    )
+    retry: int = option(
+        3_000, between(1_000, 60_000), "ms", "Reconnection time told to clients, spread by 20 %."
+    )
+    max_stream_age: float = option(
+        600.0, at_least(0), "s", "A stream is ended at this age, spread by 20 %; 0 is never."
+    )
+    heartbeat_style: str = option(
+        "event", one_of(HEARTBEAT_STYLES), "", "Heartbeats that pages can see, or comments."
+    )
+    max_message_bytes: int = option(
+        256 * 1024, at_least(1), "bytes", "The largest message, as it goes on the wire."
+    )
+    require_tenant: bool = option(
+        False, YES_NO, "", "Refuse messages and clients that name no tenant."
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _checked(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        if self.client_timeout < 2 * self.heartbeat_interval:
+            raise _refusal(
+                "client_timeout", self.client_timeout, f">= {2 * self.heartbeat_interval:g}"
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], prefix: str = PREFIX) -> BrokerConfig:
+        """Return the configuration that *values* describe.
+
+        Reads ``<prefix><SETTING>`` for every setting, as Flask's config or the
+        environment has them; strings are converted.  Other keys are left alone,
+        because they belong to others.
+
+        :raises InvalidConfig: a value does not convert or is outside its rule.
+        """
+        found = {}
+        for field in dataclasses.fields(cls):
+            key = prefix + field.name.upper()
+            if values.get(key) is not None:
+                found[field.name] = _from_text(field, values[key])
+        return cls(**found)
+
+
+def settings() -> Iterator[Setting]:
+    """Yield every setting, in the order of their declaration."""
+    for field in dataclasses.fields(BrokerConfig):
+        meta = field.metadata
+        yield Setting(field.name, field.default, meta["unit"], meta["rule"].words, meta["help"])
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    rule: Rule = field.metadata["rule"]
+    kind = type(field.default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not right_kind or (kind is float and not math.isfinite(value)) or not rule.allows(value):
+        raise _refusal(field.name, value, f"{_KIND[kind]}, {rule.words}")
+    return value
+
+
+_KIND = {bool: "a boolean", int: "a whole number", float: "a number", str: "a string"}
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _from_text(field: dataclasses.Field[Any], value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    kind: type[Any] = type(field.default)
+    text = value.strip()
+    try:
+        if kind is bool:
+            return {**dict.fromkeys(_YES, True), **dict.fromkeys(_NO, False)}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        words = f"{_KIND[kind]}, {field.metadata['rule'].words}"
+        raise _refusal(field.name, value, words) from None
+
+
+def _refusal(name: str, value: Any, right: str) -> InvalidConfig:
+    return InvalidConfig(f"{name} = {value!r}; it must be {right}", field=name)
+
+
+def _print_table() -> None:
+    print("| setting | default | rule | what it does |\n| --- | --- | --- | --- |")
+    for one in settings():
+        default = str(one.default).lower() if isinstance(one.default, bool) else one.default
+        default = f"{default:g}" if isinstance(default, float) else default
+        shown = f"`{default}` {one.unit}".strip()
+        print(f"| `{one.name}` | {shown} | {one.rule} | {one.help} |")
+
+
+if __name__ == "__main__":
+    _print_table()

@@ -1,0 +1,1 @@
+"""Memory and threads.  No I/O, no framework."""

@@ -1,0 +1,353 @@
+"""The hub that business code calls: ``send_to_user``, ``send_to_topic``, ``broadcast``.
+
+A broker may be made at import, before a fork, in a script: it starts nothing,
+locks nothing and opens nothing until it is used, and what it then makes belongs
+to the process that used it (:mod:`sse_broker.core.process`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+from sse_broker.config import BrokerConfig
+from sse_broker.core import signals
+from sse_broker.core.client import Client
+from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.identity import Identity, may_read
+from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, PositionLost, SystemClock
+from sse_broker.core.process import Life, Process
+from sse_broker.core.reader import Reader
+from sse_broker.errors import InvalidMessage, MessageTooLarge, TopicForbidden, TopicsNotEnabled
+from sse_broker.wire.ids import UserID, normal_user_id
+from sse_broker.wire.message import (
+    AllTenants,
+    Message,
+    Target,
+    check_id,
+    comment_frame,
+    library_frame,
+)
+from sse_broker.wire.topics import check_pattern
+
+__all__ = ["Broker"]
+
+STOP_TIMEOUT = 5.0
+
+_log = logging.getLogger("sse_broker.broker")
+
+
+class Broker:
+    """Sends messages, and knows who is connected to this process.
+
+    *log* is where messages are recorded and every process reads them from.
+    *authorizer* is asked whether an identity may read a topic; by default the
+    identity's own ``topics`` decide.  Every method may be called from any
+    thread; none waits for a client.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig | None = None,
+        *,
+        log: Log,
+        authorizer: Authorizer | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config or BrokerConfig()
+        self.log = log
+        self._authorizer = authorizer or may_read
+        self._clock: Clock = clock or SystemClock()
+        self._processes: dict[int, Process] = {}
+        self._ticks: list[Callable[[], None]] = []
+        self._dropped_said = -60.0
+        log.bind(_limits(self.config), self._clock)
+
+    def __repr__(self) -> str:
+        stats = self.get_stats()
+        running = "running" if stats.is_running else "not running"
+        return f"<Broker {stats.log} {running}, {stats.total_clients} clients>"
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Take streams in this process, from now on.  Idempotent; also after :meth:`stop`.
+
+        Not needed before the first stream or to send.
+
+        :raises LogUnavailable: the log cannot be read.
+        """
+        self._here().start()
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """End every stream of this process in order, then its threads.  Idempotent.
+
+        Waits up to *timeout* seconds for streams to write what is queued; those
+        that do not get that far are cut.  Sending is still possible afterwards.
+        """
+        self._here().stop(timeout)
+
+    def send_to_user(
+        self,
+        user_id: UserID,
+        event: str,
+        data: Any,
+        *,
+        tenant_id: UserID | AllTenants | None = None,
+        id: str = "",
+        retry: int | None = None,
+    ) -> str:
+        """Send to every stream of one user; return the message id.
+
+        Without *tenant_id* the user is reached in whatever tenant; with it,
+        only there.  The other arguments are those of :class:`Message`.  Returns
+        once the log has the message; streams write it in their own time.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises InvalidMessage: the message cannot be sent as it is meant.
+        :raises LogUnavailable: it was not recorded and nobody gets it.
+        """
+        return self.publish(
+            Message(Target.USER, data, event, user_id, "", tenant_id, id=id, retry=retry)
+        )
+
+    def send_to_topic(
+        self,
+        topic: str,
+        event: str,
+        data: Any,
+        *,
+        tenant_id: UserID | AllTenants | None = None,
+        id: str = "",
+        retry: int | None = None,
+    ) -> str:
+        """Send to every stream that subscribes to *topic*; return the message id.
+
+        Without *tenant_id* that is those without a tenant; ``ALL_TENANTS`` says
+        everybody.  Otherwise as :meth:`send_to_user`.
+
+        :raises InvalidTopic: *topic* is empty or a pattern.
+        :raises TopicsNotEnabled: ``enable_topics`` is off.
+        """
+        return self.publish(
+            Message(Target.TOPIC, data, event, None, topic, tenant_id, id=id, retry=retry)
+        )
+
+    def broadcast(
+        self,
+        event: str,
+        data: Any,
+        *,
+        tenant_id: UserID | AllTenants | None = None,
+        id: str = "",
+        retry: int | None = None,
+    ) -> str:
+        """Send to every stream of a tenant; return the message id.
+
+        Without *tenant_id* that is those without a tenant; ``ALL_TENANTS`` says
+        everybody.  Otherwise as :meth:`send_to_user`.
+        """
+        return self.publish(
+            Message(Target.BROADCAST, data, event, None, "", tenant_id, id=id, retry=retry)
+        )
+
+    def publish(self, message: Message) -> str:
+        """Send a message; return its id.  See :meth:`send_to_user`.
+
+        :raises MessageTooLarge: longer than ``max_message_bytes``.
+        :raises TopicsNotEnabled: it is for a topic and ``enable_topics`` is off.
+        """
+        config = self.config
+        if message.target is Target.TOPIC and not config.enable_topics:
+            raise TopicsNotEnabled(field="topic")
+        if config.require_tenant and message.tenant_id is None:
+            raise InvalidMessage("tenant_id is required; or say ALL_TENANTS", field="tenant_id")
+        size = len(message.body)
+        if size > config.max_message_bytes:
+            raise MessageTooLarge(
+                f"{size} bytes, at most {config.max_message_bytes} go", field="data"
+            )
+        record = self.log.append(message)
+        self._here().published()
+        return record.id
+
+    def get_stats(self) -> Stats:
+        """Return a moment of this process.  Memory only."""
+        return self._here().stats()
+
+    def counts(self) -> Counts:
+        """Return this process's counters.  Memory only."""
+        return self._here().counts()
+
+    def is_user_online(self, user_id: UserID) -> bool:
+        """Whether a user has an open stream.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        """
+        return self._here().is_online(normal_user_id(user_id))
+
+    def get_online_users(self) -> list[str]:
+        """Return the ids of all users with an open stream."""
+        return self._here().online_users()
+
+    def register(self, client: Client) -> None:
+        """Take in a client made by hand, as tests and the library's hosts do.
+
+        It is offered every message from now on, until :meth:`unregister`, or
+        until the reaper finds that nothing was written to it for too long.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises TopicsNotEnabled: it has topics and ``enable_topics`` is off.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        self._here().register(client)
+
+    def unregister(self, client: Client, reason: str = "unregistered") -> None:
+        """Take a client out.  Idempotent."""
+        self._here().forget(client, reason)
+
+    def check_topics(self, identity: Identity, topics: Iterable[str]) -> tuple[str, ...]:
+        """Return *topics*, checked and authorised, for a stream of *identity*.
+
+        :raises TopicsNotEnabled: there are some and ``enable_topics`` is off.
+        :raises InvalidTopic: one is neither a name nor a pattern.
+        :raises TopicForbidden: *identity* may not read one of them.
+        """
+        wanted = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+        if wanted and not self.config.enable_topics:
+            raise TopicsNotEnabled(field="topics")
+        for topic in wanted:
+            if not self._authorizer(identity, topic):
+                raise TopicForbidden(repr(topic), field="topics")
+        return wanted
+
+    def check_room(self, identity: Identity) -> None:
+        """Raise what :meth:`open` would raise now if there is no room for a stream.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        self._here().check_room(str(identity.user_id))
+
+    def open(self, identity: Identity, topics: Iterable[str] = (), last_event_id: str = "") -> Reader:
+        """Register a client for *identity* and return what reads for it.
+
+        For hosts of streams: call it where the stream is written, and
+        ``unregister`` with ``reader.client`` when that is over.  *topics* are
+        taken as :meth:`check_topics` returned them.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        here = self._here()
+        here.ensure_running()
+        start, lost = self._locate(last_event_id)
+        client = Client(
+            identity,
+            topics=topics,
+            buffer_size=self.config.client_buffer_size,
+            overflow=self.config.overflow,
+            behind=start is not None,
+            clock=self._clock,
+            spread=random.uniform(0.75, 1.0),
+        )
+        registered_at = here.register(client)
+        if lost:
+            here.reset()
+        return Reader(
+            client,
+            self.log,
+            registered_at if start is None else start,
+            heartbeat=self._heartbeat,
+            retry=here.retry,
+            authorizer=self._authorizer,
+            on_dropped=self._on_dropped,
+            on_reset=here.reset,
+            lost=lost,
+            resumed=start is not None,
+        )
+
+    def each_tick(self, act: Callable[[], None]) -> None:
+        """Have the reaper call *act* about once a second, in every process that has streams."""
+        self._ticks.append(act)
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of this broker."""
+        return self._clock
+
+    def health(self) -> dict[str, bool]:
+        """Return what readiness depends on, each with whether it is well.
+
+        A broker that was never used is well: its threads start with the first stream.
+        """
+        here = self._here()
+        return {
+            "accepting": here.life is not Life.STOPPED,
+            "reaper": here.life is not Life.RUNNING or here.reaper.is_healthy,
+        }
+
+    def retry(self) -> int:
+        """Return a reconnection time in milliseconds, spread around the setting ``retry``."""
+        return self._here().retry()
+
+    def _locate(self, last_event_id: str) -> tuple[int | None, str]:
+        if not last_event_id:
+            return None, ""
+        try:
+            return self.log.locate(check_id(last_event_id)), ""
+        except PositionLost as lost:
+            return None, lost.reason
+        except InvalidMessage:
+            return None, "malformed"
+
+    def _heartbeat(self, position: int, moved: bool) -> bytes:
+        # A comment cannot carry the cursor, so where the log has moved past a quiet
+        # client the event is due in either style, or the client is lost after retention.
+        if self.config.heartbeat_style == "comment" and not moved:
+            return comment_frame("heartbeat")
+        at = self.log.cursor(position)
+        return library_frame("heartbeat", at, {"time": int(self._clock.time())})
+
+    def _on_dropped(self, client: Client, count: int) -> None:
+        now = self._clock.monotonic()
+        if now - self._dropped_said >= 60:
+            self._dropped_said = now
+            _log.warning(
+                "%d frames dropped for a slow client (overflow=%s); %d in all so far",
+                count,
+                self.config.overflow,
+                self.counts().messages_dropped,
+            )
+        signals.fire(signals.message_dropped, self, client=client, count=count)
+
+    def _here(self) -> Process:
+        pid = os.getpid()
+        process = self._processes.get(pid)
+        if process is None:  # setdefault is one step; a lock could be stuck after a fork
+            made = Process(self, self.config, self.log, self._clock, self._ticks)
+            process = self._processes.setdefault(pid, made)
+        return process
+
+
+def _limits(config: BrokerConfig) -> LogLimits:
+    return LogLimits(
+        resume_window=config.resume_window,
+        history_size=config.history_size,
+        history_ttl=config.history_ttl,
+        history_bytes=config.history_bytes,
+    )

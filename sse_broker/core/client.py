@@ -1,0 +1,286 @@
+"""One open connection: who it is, what it wants, and what waits for it.
+
+Life of a client::
+
+    BEHIND ◀──overflow "catch_up"── LIVE
+       └────────caught_up()──────────▲
+    BEHIND, LIVE ──close()──▶ DRAINING ──finish()──▶ CLOSED
+       └───────────────── cut(), finish() ────────────▲
+
+    BEHIND    takes no live frames: its reader goes on from the log
+    LIVE      takes what the broker offers
+    DRAINING  takes nothing more; what waits is still written, then a close event
+    CLOSED    nothing waits and nothing is written
+
+Lock map
+    queue.mutex   guards the queue, the state and the counts; a native lock
+    order         a leaf: no other lock is taken while it is held
+    held for      O(1) work, or one copy of the queue; never across I/O or a callback
+"""
+
+from __future__ import annotations
+
+import enum
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sse_broker.core.identity import Identity
+from sse_broker.core.ports import Clock, Record, SystemClock
+from sse_broker.core.sync import native_lock
+from sse_broker.errors import InvalidConfig
+from sse_broker.wire.ids import UserID
+from sse_broker.wire.message import ALL_TENANTS, Message, Target
+from sse_broker.wire.topics import check_pattern, is_pattern, matches
+
+__all__ = ["ARROWS", "Client", "FrameQueue", "State", "Take"]
+
+
+class State(enum.Enum):
+    """Where a client is in its life."""
+
+    BEHIND = "behind"
+    LIVE = "live"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+ARROWS = {
+    State.BEHIND: frozenset({State.LIVE, State.DRAINING, State.CLOSED}),
+    State.LIVE: frozenset({State.BEHIND, State.DRAINING, State.CLOSED}),
+    State.DRAINING: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+_BEHIND, _LIVE, _DRAINING, _CLOSED = State  # an enum member looked up by name costs 40 ns
+
+
+class FrameQueue(queue.Queue[Record]):
+    """A bounded queue of records whose lock a native thread may take under gevent."""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        lock: Any = native_lock()
+        self.mutex = lock
+        self.not_empty = threading.Condition(lock)
+        self.not_full = threading.Condition(lock)
+        self.all_tasks_done = threading.Condition(lock)
+
+
+class Take(NamedTuple):
+    """What a reader got from a client at once, in the order in which it is to be written."""
+
+    lost_before: int
+    records: list[Record]
+    lost_after: int
+    beat: int | None
+    state: State
+
+
+class Client:
+    """One open connection, or anything else that wants to be offered messages.
+
+    Made by hand (as the seed's tests do) it is ``LIVE`` from the start, and
+    ``queue.get()`` yields records with ``.message``.  The stream makes its own.
+
+    :raises InvalidUserID: *user_id* or *tenant_id* is none.
+    :raises InvalidTopic: one of *topics* is neither a name nor a pattern.
+    """
+
+    __slots__ = (
+        "_beat",
+        "_lost_after",
+        "_lost_before",
+        "_overflow",
+        "_reason",
+        "_state",
+        "abort",
+        "connected_at",
+        "dropped",
+        "expires_at",
+        "id",
+        "identity",
+        "last_seen",
+        "metadata",
+        "names",
+        "patterns",
+        "queue",
+        "sent",
+        "spread",
+        "tenant_id",
+        "topics",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        user_id: UserID | Identity,
+        tenant_id: UserID | None = None,
+        topics: Iterable[str] = (),
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        buffer_size: int = 256,
+        overflow: str = "catch_up",
+        behind: bool = False,
+        clock: Clock | None = None,
+        spread: float = 1.0,
+    ) -> None:
+        if not isinstance(user_id, Identity):
+            user_id = Identity(user_id, tenant_id)
+        if buffer_size < 1:
+            raise InvalidConfig(f"buffer_size = {buffer_size!r}; it must be >= 1")
+        self.identity = user_id
+        self.id = str(uuid.uuid4())
+        self.user_id = str(user_id.user_id)
+        self.tenant_id = None if user_id.tenant_id is None else str(user_id.tenant_id)
+        self.topics = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+        self.names = frozenset(topic for topic in self.topics if not is_pattern(topic))
+        self.patterns = tuple(topic for topic in self.topics if is_pattern(topic))
+        self.metadata = dict(user_id.claims if metadata is None else metadata)
+        self.expires_at = user_id.expires_at
+        self.queue = FrameQueue(buffer_size)
+        self.connected_at = self.last_seen = (clock or SystemClock()).monotonic()
+        self.spread = spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
+        self.sent = 0  # frames written; only its stream adds
+        self.dropped = 0
+        self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
+        self._overflow = overflow
+        self._state = _BEHIND if behind else _LIVE
+        self._reason = ""
+        self._lost_before = self._lost_after = 0
+        self._beat: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} {self._state.value} {len(self.queue.queue)} waiting>"
+
+    @property
+    def state(self) -> State:
+        """Where the client is in its life."""
+        return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may still get messages."""
+        return self._state is _LIVE or self._state is _BEHIND
+
+    @property
+    def reason(self) -> str:
+        """Why it was closed; empty while it is open."""
+        return self._reason
+
+    def wants(self, message: Message) -> bool:
+        """Whether *message* is for this client: the one rule, for live delivery and for replay."""
+        tenant = message.tenant_id
+        if message.target is Target.USER:
+            mine = tenant is None or tenant is ALL_TENANTS or tenant == self.tenant_id
+            return mine and message.user_id == self.user_id
+        if tenant is not ALL_TENANTS and tenant != self.tenant_id:
+            return False
+        if message.target is Target.BROADCAST or message.topic in self.names:
+            return True
+        return any(matches(pattern, message.topic) for pattern in self.patterns)
+
+    def offer(self, record: Record) -> bool:
+        """Queue *record* and say whether it was taken.  Any thread; never blocks.
+
+        A full queue is decided by the overflow policy.  Under gevent, call it
+        on the hub's thread, or nothing wakes the reader.
+        """
+        frames = self.queue
+        with frames.mutex:
+            if self._state is not _LIVE:
+                return False
+            if len(frames.queue) < frames.maxsize:
+                frames.queue.append(record)
+                frames.not_empty.notify()
+                return True
+            return self._overflow_locked(record)
+
+    def _overflow_locked(self, record: Record) -> bool:
+        if self._overflow == "catch_up":
+            self._move_locked(_BEHIND)
+            return False
+        if self._overflow == "disconnect":
+            self._reason = "overflow"
+            self._move_locked(_DRAINING)
+            return False
+        self.dropped += 1
+        if self._overflow == "drop_newest":
+            self._lost_after += 1
+            return False
+        self._lost_before += 1
+        self.queue.queue.popleft()
+        self.queue.queue.append(record)
+        return True
+
+    def take(self, timeout: float) -> Take:
+        """Take all that waits, waiting up to *timeout* seconds for something.  One reader only."""
+        frames = self.queue
+        with frames.mutex:
+            if not frames.queue and self._beat is None and self._state is _LIVE:
+                frames.not_empty.wait(timeout)
+            records = list(frames.queue)
+            frames.queue.clear()
+            took = Take(self._lost_before, records, self._lost_after, self._beat, self._state)
+            self._lost_before = self._lost_after = 0
+            self._beat = None
+        return took
+
+    def beat(self, position: int) -> bool:
+        """Ask for a heartbeat; say whether it will be sent.  Any thread; never blocks.
+
+        *position* must have been delivered to every client before this call:
+        it becomes the client's cursor once what waits is written.
+        """
+        with self.queue.mutex:
+            if self._state is not _LIVE:
+                return False
+            self._beat = position
+            self.queue.not_empty.notify()
+            return True
+
+    def caught_up(self) -> bool:
+        """Go from BEHIND to LIVE; say whether it did.
+
+        Called by the reader once it has read the log to its end.  What the
+        queue held is dropped here, because the reader reads the log once more
+        afterwards and finds it there.
+        """
+        with self.queue.mutex:
+            if self._state is not _BEHIND:
+                return False
+            self.queue.queue.clear()
+            self._move_locked(_LIVE)
+            return True
+
+    def close(self, reason: str) -> None:
+        """End the stream in order: what waits is written, then ``event: close``.  Idempotent."""
+        with self.queue.mutex:
+            if self._state is _BEHIND or self._state is _LIVE:
+                self._reason = reason
+                self._move_locked(_DRAINING)
+
+    def cut(self, reason: str) -> None:
+        """End the stream now; nothing more is written.  Any thread; idempotent.
+
+        Frees a thread that is stuck in a write, where the socket can be reached.
+        """
+        self.finish(reason)
+        if self.abort is not None:
+            self.abort()
+
+    def finish(self, reason: str) -> None:
+        """Say that the stream has ended, as the host does when it is through.  Idempotent."""
+        with self.queue.mutex:
+            if self._state is not _CLOSED:
+                self._reason = self._reason or reason
+                self.queue.queue.clear()
+                self._move_locked(_CLOSED)
+
+    def _move_locked(self, to: State) -> None:
+        assert to in ARROWS[self._state], f"{self._state} -> {to}"
+        self._state = to
+        self.queue.not_empty.notify_all()  # state and wake-up are one step, or a reader sleeps on
+
+

@@ -1,0 +1,48 @@
+"""Who is at the other end of a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
+from sse_broker.wire.topics import check_pattern, covers
+
+__all__ = ["Identity", "may_read"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What authentication yields.
+
+    ``topics`` are the names and patterns this identity may read; ``None`` is
+    any topic of its tenant.  ``expires_at`` is in seconds since the Unix epoch:
+    the stream is closed then.  ``claims`` are carried to ``Client.metadata``.
+
+    :raises InvalidUserID: the user or tenant id is none.
+    :raises InvalidTopic: one of *topics* is neither a name nor a pattern.
+    """
+
+    user_id: UserID
+    tenant_id: UserID | None = None
+    topics: Sequence[str] | None = None
+    expires_at: float | None = None
+    token_id: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "user_id", normal_user_id(self.user_id))
+        put(self, "tenant_id", normal_tenant_id(self.tenant_id))
+        if self.topics is not None:
+            put(self, "topics", tuple(check_pattern(topic) for topic in self.topics))
+        if self.expires_at is not None and not math.isfinite(self.expires_at):
+            put(self, "expires_at", None)
+
+
+def may_read(identity: Identity, topic: str) -> bool:
+    """Whether the topics granted to *identity* cover *topic*, a name or a pattern."""
+    grants = identity.topics
+    return grants is None or any(covers(grant, topic) for grant in grants)

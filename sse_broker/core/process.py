@@ -1,0 +1,271 @@
+"""What a broker is in one process: its registry, its reaper, its place in the log.
+
+Made on first use per process id.  After a fork the parent's threads are dead
+and its locks may be stuck, so the child never touches the parent's object.
+
+Life: NEW ──start()──▶ RUNNING ──stop()──▶ STOPPED ──start()──▶ RUNNING
+
+Lock map
+    _lock     guards the registry, the counts, the life and ``_matched``; native;
+              held for dictionary work only
+    _starting held while the broker starts; taken before any other
+    order     _lock is taken alone, or inside a log's own turn; a client's lock
+              is never taken while it is held
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+from sse_broker.config import BrokerConfig
+from sse_broker.core import signals
+from sse_broker.core.client import Client
+from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.ports import Clock, Log, Record
+from sse_broker.core.reaper import Reaper
+from sse_broker.core.registry import Registry
+from sse_broker.core.sync import Loop, native_lock
+from sse_broker.errors import BrokerStopped, InvalidUserID, TooManyConnections, TopicsNotEnabled
+
+__all__ = ["Life", "Process"]
+
+_log = logging.getLogger("sse_broker.broker")
+
+
+class Life(enum.Enum):
+    """Whether a broker takes streams in this process."""
+
+    NEW = "new"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Process:
+    """One process's share of a broker."""
+
+    def __init__(
+        self,
+        owner: object,
+        config: BrokerConfig,
+        log: Log,
+        clock: Clock,
+        ticks: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._owner = owner
+        self._config = config
+        self._source = log
+        self._clock = clock
+        self._lock = native_lock()
+        self._starting = native_lock()
+        self._registry = Registry()
+        self._life = Life.NEW
+        self._matched = 0  # who is registered now is offered everything after this
+        self._delivered = 0  # who was registered has been offered everything up to this
+        self._incoming: collections.deque[Record] = collections.deque()
+        self._loop: Loop | None = None
+        self._unlisten: Callable[[], None] | None = None
+        self._empty = threading.Event()
+        self._gone = Counts()  # events, and what the clients that are gone had counted
+        self.reaper = Reaper(
+            config, clock, self._clients, lambda: self._delivered, self.forget, ticks
+        )
+
+    def _clients(self) -> tuple[Client, ...]:
+        with self._lock:
+            return self._registry.clients()
+
+    @property
+    def life(self) -> Life:
+        """Whether streams are taken."""
+        return self._life
+
+    def start(self) -> None:
+        """Listen to the log and start the reaper.  Any thread; idempotent."""
+        with self._starting:
+            if self._life is not Life.RUNNING:
+                self._loop = Loop()
+                self._unlisten = self._source.listen(self.deliver)
+                with self._lock:
+                    self._matched = self._delivered = max(self._matched, self._source.tail())
+                    self._life = Life.RUNNING
+                _log.info("broker started on %s", self._source.url)
+            self.reaper.start()
+
+    def stop(self, timeout: float) -> None:
+        """Close every stream in order, wait up to *timeout* seconds, cut the rest.  Idempotent."""
+        with self._lock:
+            was, self._life = self._life, Life.STOPPED
+            clients = self._registry.clients()
+            self._empty.clear()
+        if was is not Life.RUNNING:
+            return
+        for client in clients:
+            client.close("shutdown")
+        if clients:
+            self._empty.wait(timeout)
+        for client in self._clients():
+            client.cut("shutdown")
+            self.forget(client, "shutdown")
+        if self._unlisten is not None:
+            self._unlisten()
+        self.reaper.stop()
+        _log.info("broker stopped; %d streams were closed", len(clients))
+
+    def ensure_running(self) -> None:
+        """Start at first use; start a dead reaper again.
+
+        :raises BrokerStopped: :meth:`stop` was called since.
+        """
+        if self._life is Life.STOPPED:
+            raise BrokerStopped("it takes no streams until it is started again", retry_after=1.0)
+        if self._life is Life.NEW or not self.reaper.is_alive:
+            self.start()
+
+    def register(self, client: Client) -> int:
+        """Take a client in; return the position from which on it is offered everything.
+
+        Any thread; fires ``client_connected``.
+
+        :raises TooManyConnections: a limit is reached; nothing changed.
+        :raises TopicsNotEnabled: it has topics and ``enable_topics`` is off.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        self.check(client)
+        self.ensure_running()
+        with self._lock:
+            if self._life is not Life.RUNNING:
+                raise BrokerStopped(retry_after=1.0)
+            self._check_room_locked(client.user_id)
+            self._registry.add(client)
+            self._gone.client_connects += 1
+            start = self._matched
+        _log.debug("%r connected", client)
+        signals.fire(signals.client_connected, self._owner, client=client)
+        return start
+
+    def forget(self, client: Client, reason: str) -> None:
+        """Take a client out and fire ``client_disconnected``.  Any thread; idempotent."""
+        client.finish(reason)
+        with self._lock:
+            if not self._registry.remove(client):
+                return
+            self._gone.client_disconnects += 1
+            self._gone.messages_sent += client.sent
+            self._gone.messages_dropped += client.dropped
+            if not len(self._registry):
+                self._empty.set()
+        _log.debug("%r disconnected: %s", client, client.reason)
+        signals.fire(
+            signals.client_disconnected, self._owner, client=client, reason=client.reason
+        )
+
+    def check(self, client: Client) -> None:
+        """Refuse a client that could never be registered here."""
+        if client.topics and not self._config.enable_topics:
+            raise TopicsNotEnabled(field="topics")
+        if self._config.require_tenant and client.tenant_id is None:
+            raise InvalidUserID("a tenant is required", field="tenant_id")
+
+    def check_room(self, user_id: str) -> None:
+        """Raise TooManyConnections or BrokerStopped as registering now would."""
+        try:
+            self.ensure_running()
+            with self._lock:
+                self._check_room_locked(user_id)
+        except (TooManyConnections, BrokerStopped):
+            self.refused()
+            raise
+
+    def refused(self) -> None:
+        """Count a stream that was refused for now."""
+        with self._lock:
+            self._gone.connections_refused += 1
+
+    def reset(self) -> None:
+        """Count a stream whose continuity could not be proved."""
+        with self._lock:
+            self._gone.resets += 1
+
+    def published(self) -> None:
+        """Count a message that this process sent."""
+        with self._lock:
+            self._gone.messages_published += 1
+
+    def _check_room_locked(self, user_id: str) -> None:
+        config = self._config
+        if config.max_connections and len(self._registry) >= config.max_connections:
+            raise TooManyConnections(retry_after=self.retry() / 1000)
+        per_user = config.max_connections_per_user
+        if per_user and self._registry.of_user(user_id) >= per_user:
+            raise TooManyConnections("of this user", retry_after=self.retry() / 1000)
+
+    def deliver(self, record: Record) -> None:
+        """Offer one record to the clients it is for.  Called in log order; waits for nobody."""
+        loop = self._loop
+        assert loop is not None
+        self._incoming.append(record)
+        loop.call(self._fan_out)
+
+    def _fan_out(self) -> None:
+        incoming = self._incoming
+        while incoming:
+            record = incoming.popleft()
+            with self._lock:
+                clients = self._registry.match(record.message)
+                self._matched = record.position
+            for client in clients:
+                client.offer(record)
+            self._delivered = record.position
+
+    def counts(self) -> Counts:
+        """Return what was counted since the process began, live clients included."""
+        with self._lock:
+            counts = dataclasses.replace(self._gone)
+            clients = self._registry.clients()
+        counts.active_connections = len(clients)
+        counts.messages_sent += sum(client.sent for client in clients)
+        counts.messages_dropped += sum(client.dropped for client in clients)
+        return counts
+
+    def stats(self) -> Stats:
+        """Return a moment of this process."""
+        counts = self.counts()
+        with self._lock:
+            users, topics = self._registry.user_count(), self._registry.topic_count()
+        return Stats(
+            total_clients=counts.active_connections,
+            total_users=users,
+            total_topics=topics,
+            is_running=self._life is Life.RUNNING,
+            buffer_size=self._config.client_buffer_size,
+            max_connections=self._config.max_connections,
+            log=self._source.url,
+            messages_published=counts.messages_published,
+            messages_sent=counts.messages_sent,
+            messages_dropped=counts.messages_dropped,
+            client_connects=counts.client_connects,
+            client_disconnects=counts.client_disconnects,
+            connections_refused=counts.connections_refused,
+            resets=counts.resets,
+        )
+
+    def online_users(self) -> list[str]:
+        """Return every user with an open stream here."""
+        with self._lock:
+            return self._registry.users()
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether a user has an open stream here."""
+        with self._lock:
+            return self._registry.of_user(user_id) > 0
+
+    def retry(self) -> int:
+        """Return a reconnection time in milliseconds, spread so that nobody comes back in step."""
+        spread = round(self._config.retry * random.uniform(0.8, 1.2))
+        return min(60_000, max(1_000, spread))

@@ -1,0 +1,191 @@
+"""What a client is sent next: the join of replay and live, for every host.
+
+Phases::
+
+    REPLAY ──log read to its end, client LIVE, read once more──▶ LIVE
+       ▲────────── the client fell behind and its queue is drained ──┘
+
+A client that resumes starts BEHIND and in REPLAY; one that comes fresh starts
+LIVE.  Falling behind later is the same as resuming.  Why no message is missed
+or doubled at the join: the client is made LIVE before the last read, so what is
+appended after that read is offered, and what was both read and offered has a
+position that the cursor has passed already and is skipped.
+
+A reader belongs to one stream and is called by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+
+from sse_broker.core.client import Client, State, Take
+from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
+from sse_broker.errors import LogUnavailable
+from sse_broker.wire.message import Target, library_frame, retry_frame
+
+__all__ = ["Reader"]
+
+READ_RECORDS = 256  # one read of the log; bounds what a replay holds in memory
+CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
+
+
+class Reader:
+    """Turns one client's queue, and the log where that is needed, into chunks of bytes."""
+
+    def __init__(
+        self,
+        client: Client,
+        log: Log,
+        start: int,
+        *,
+        heartbeat: Callable[[int, bool], bytes],
+        retry: Callable[[], int],
+        authorizer: Authorizer | None = None,
+        on_dropped: Callable[[Client, int], None] = lambda client, count: None,
+        on_reset: Callable[[], None] = lambda: None,
+        lost: str = "",
+        resumed: bool = False,
+    ) -> None:
+        self.client = client
+        self.cursor = start
+        self._log = log
+        self._heartbeat = heartbeat
+        self._retry = retry
+        self._on_dropped = on_dropped
+        self._on_reset = on_reset
+        self._authorizer = authorizer if client.patterns else None
+        self._allowed: dict[str, bool] = {}
+        self._replaying = client.state is State.BEHIND
+        self._chunks: collections.deque[bytes] = collections.deque()
+        self._over = False
+        self._chunks.append(self._preamble(lost, resumed))
+
+    def next(self, timeout: float) -> bytes | None:
+        """Return bytes to write, ``b""`` if there were none for *timeout* seconds, ``None`` at the end.
+
+        The bytes are whole frames.
+        """
+        if self.client.state is State.CLOSED:
+            return None
+        if not self._chunks and self._replaying:
+            self._replay()
+        if not self._chunks and not self._over:
+            self._live(timeout)
+        if self._chunks:
+            return self._chunks.popleft()
+        return None if self._over else b""
+
+    def _preamble(self, lost: str, resumed: bool) -> bytes:
+        at = self._log.cursor(self.cursor)
+        reset = library_frame("reset", at, {"reason": lost}) if lost else b""
+        welcome = {"client_id": self.client.id, "resumed": resumed}
+        return b": sse_broker\n%b%b%b" % (
+            retry_frame(self._retry()),
+            reset,
+            library_frame("welcome", at, welcome),
+        )
+
+    def _replay(self) -> None:
+        """Read on until there is something to write or the log's end is joined to the queue."""
+        while self.client.is_open:
+            try:
+                records = self._log.read(self.cursor, READ_RECORDS)
+            except PositionLost as lost:
+                self._reset(lost.reason)
+                return
+            except LogUnavailable:
+                self.client.close("log_unavailable")
+                return
+            if records:
+                self.cursor = records[-1].position
+                self._write(r for r in records if self.client.wants(r.message))
+                if self._chunks:
+                    return
+            elif not self.client.caught_up():
+                self._replaying = False
+                return
+
+    def _reset(self, reason: str) -> None:
+        self.cursor = self._log.tail()
+        at = self._log.cursor(self.cursor)
+        self._chunks.append(library_frame("reset", at, {"reason": reason}))
+        self._on_reset()
+
+    def _live(self, timeout: float) -> None:
+        took = self.client.take(timeout)
+        if took.lost_before:
+            self._say_lost(took.lost_before)
+        if took.records:
+            self._take_records(took.records)
+        if took.lost_after:
+            self._say_lost(took.lost_after)
+        self._follow_state(took)
+
+    def _take_records(self, records: Sequence[Record]) -> None:
+        cursor = self.cursor
+        if records[0].position <= cursor:
+            records = [record for record in records if record.position > cursor]
+        if records:
+            self.cursor = records[-1].position
+            self._write(records)
+
+    def _follow_state(self, took: Take) -> None:
+        if took.state is State.BEHIND:
+            self._replaying = True
+        elif took.state is State.DRAINING:
+            self._chunks.append(self._close_frame())
+            self._over = True
+        elif took.state is State.CLOSED:
+            self._over = True
+        elif took.beat is not None and not took.records:
+            moved = took.beat > self.cursor
+            self.cursor = max(self.cursor, took.beat)
+            self._chunks.append(self._heartbeat(self.cursor, moved))
+
+    def _close_frame(self) -> bytes:
+        data = {"reason": self.client.reason}
+        at = self._log.cursor(self.cursor)
+        return retry_frame(self._retry()) + library_frame("close", at, data)
+
+    def _say_lost(self, count: int) -> None:
+        self._chunks.append(library_frame("dropped", "", {"count": count}))
+        self._on_dropped(self.client, count)
+
+    def _write(self, records: Iterable[Record]) -> None:
+        """Join the frames into chunks; what waits together leaves together."""
+        if self._authorizer is not None:
+            records = [record for record in records if self._allows(record)]
+        frames = [record.frame for record in records]
+        if not frames:
+            return
+        self.client.sent += len(frames)
+        if sum(map(len, frames)) <= CHUNK_BYTES:
+            self._chunks.append(frames[0] if len(frames) == 1 else b"".join(frames))
+        else:
+            self._chunks.extend(_packed(frames))
+
+    def _allows(self, record: Record) -> bool:
+        """Ask again for each topic that only a pattern let in; a pattern is not a grant."""
+        message = record.message
+        if message.target is not Target.TOPIC or message.topic in self.client.names:
+            return True
+        allowed = self._allowed.get(message.topic)
+        if allowed is None:
+            assert self._authorizer is not None
+            allowed = bool(self._authorizer(self.client.identity, message.topic))
+            if len(self._allowed) < 10_000:  # a memo, bounded: topics may hold ids
+                self._allowed[message.topic] = allowed
+        return allowed
+
+
+def _packed(frames: list[bytes]) -> Iterable[bytes]:
+    chunk: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if chunk and size + len(frame) > CHUNK_BYTES:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+        chunk.append(frame)
+        size += len(frame)
+    yield b"".join(chunk)

@@ -1,0 +1,126 @@
+"""The one thread for heartbeats, timeouts, expiry and ages.
+
+The loop only calls :meth:`Reaper.sweep`, which tests call by themselves.  A
+sweep that raises is logged at most once a minute and does not end the thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from sse_broker.config import BrokerConfig
+from sse_broker.core.client import Client, State
+from sse_broker.core.ports import Clock
+
+__all__ = ["Reaper"]
+
+TICK = 1.0  # seconds; a sweep of 10,000 clients costs a few milliseconds
+LOG_EVERY = 60.0
+
+_log = logging.getLogger("sse_broker.reaper")
+
+
+class Reaper:
+    """Looks after the clients of one process.
+
+    *clients* returns those to look after, *delivered* the position up to which
+    they have been offered everything, *forget* takes a client out whose stream
+    will not do it by itself any more.  *ticks* are called after every sweep.
+    """
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        clock: Clock,
+        clients: Callable[[], tuple[Client, ...]],
+        delivered: Callable[[], int],
+        forget: Callable[[Client, str], None],
+        ticks: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._clients = clients
+        self._delivered = delivered
+        self._forget = forget
+        self._ticks = ticks
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._last_error = -LOG_EVERY
+        self.last_tick = clock.monotonic()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the thread lives and swept within its last three periods (and the sweep's time)."""
+        return self.is_alive and self._clock.monotonic() - self.last_tick <= 3 * TICK + 2
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread, or start it again if it died.  Idempotent."""
+        if self.is_alive:
+            return
+        if self._thread is not None:
+            _log.error("the reaper had died; it is started again")
+        self._stop.clear()
+        self.last_tick = self._clock.monotonic()
+        name = f"sse-broker-reaper-{os.getpid()}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and wait for it, 5 s at most.  Idempotent."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK):
+            self.guarded_sweep()
+
+    def guarded_sweep(self) -> None:
+        """Sweep; log what a sweep raises, at most once a minute."""
+        now = self._clock.monotonic()
+        try:
+            self.sweep(now, self._clock.time())
+            for act in self._ticks:
+                act()
+            self.last_tick = now
+        except Exception:
+            if now - self._last_error >= LOG_EVERY:
+                self._last_error = now
+                _log.exception("a sweep failed; the next one is in %g s", TICK)
+
+    def sweep(self, now: float, unix_time: float) -> None:
+        """Look at every client once.
+
+        *now* is on the monotonic clock, *unix_time* in seconds since the epoch.
+        """
+        delivered = self._delivered()  # read first: what it covers is in every queue already
+        for client in self._clients():
+            reason = self._end_of(client, now, unix_time)
+            if reason == "timeout":
+                client.cut(reason)
+                self._forget(client, reason)
+            elif reason:
+                client.close(reason)  # again and again is fine; only the first one counts
+            elif now - client.last_seen >= self._config.heartbeat_interval * client.spread:
+                client.beat(delivered)
+
+    def _end_of(self, client: Client, now: float, unix_time: float) -> str:
+        config = self._config
+        if client.state is State.CLOSED or now - client.last_seen > config.client_timeout:
+            return "timeout"
+        if client.expires_at is not None and unix_time >= client.expires_at:
+            return "expired"
+        age = config.max_stream_age
+        # spread is 0.75 to 1, so a stream lives 80 to 100 % of the age
+        if age and now - client.connected_at >= age * (0.8 * client.spread + 0.2):
+            return "max_age"
+        return ""

@@ -1,0 +1,213 @@
+"""Who is connected, by client, user, tenant and topic.
+
+Every index is keyed by tenant first, so nothing crosses a tenant by a name
+that happens to be equal; keys are never joined strings.
+
+Not locked by itself: the broker's process calls it under its own lock.
+What :meth:`Registry.match` returns are tuples that later changes leave alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from sse_broker.core.client import Client
+from sse_broker.wire.message import ALL_TENANTS, Message, Target
+
+__all__ = ["Registry"]
+
+Key = TypeVar("Key")
+
+
+class _Bucket:
+    """An ordered set of clients whose snapshot is made again only after a change."""
+
+    __slots__ = ("_clients", "_snapshot")
+
+    def __init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+        self._snapshot: tuple[Client, ...] | None = ()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __contains__(self, client: Client) -> bool:
+        return client.id in self._clients
+
+    def add(self, client: Client) -> None:
+        self._clients[client.id] = client
+        self._snapshot = None
+
+    def remove(self, client: Client) -> None:
+        self._clients.pop(client.id, None)
+        self._snapshot = None
+
+    def snapshot(self) -> tuple[Client, ...]:
+        if self._snapshot is None:
+            self._snapshot = tuple(self._clients.values())
+        return self._snapshot
+
+
+class _Buckets(Generic[Key]):
+    """Buckets by key; an empty one is forgotten."""
+
+    __slots__ = ("_by_key",)
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, _Bucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_key)
+
+    def add(self, key: Key, client: Client) -> None:
+        self._by_key.setdefault(key, _Bucket()).add(client)
+
+    def remove(self, key: Key, client: Client) -> None:
+        bucket = self._by_key.get(key)
+        if bucket is not None:
+            bucket.remove(client)
+            if not bucket:
+                del self._by_key[key]
+
+    def get(self, key: Key) -> tuple[Client, ...]:
+        bucket = self._by_key.get(key)
+        return bucket.snapshot() if bucket is not None else ()
+
+    def count(self, key: Key) -> int:
+        bucket = self._by_key.get(key)
+        return len(bucket) if bucket is not None else 0
+
+
+class _Node:
+    """One step in a tenant's tree of patterns, so that a lookup walks the name, not the patterns."""
+
+    __slots__ = ("below", "bucket")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.bucket = _Bucket()
+
+    def add(self, parts: list[str], client: Client) -> None:
+        node = self
+        for part in parts:
+            node = node.below.setdefault(part, _Node())
+        node.bucket.add(client)
+
+    def remove(self, parts: list[str], client: Client) -> None:
+        if not parts:
+            self.bucket.remove(client)
+            return
+        child = self.below.get(parts[0])
+        if child is not None:
+            child.remove(parts[1:], client)
+            if not child.bucket and not child.below:
+                del self.below[parts[0]]
+
+    def find(self, parts: list[str], index: int = 0) -> Iterator[_Bucket]:
+        if index == len(parts):
+            yield self.bucket
+            return
+        rest = self.below.get("**")
+        if rest is not None:
+            yield rest.bucket
+        for part in ("*", parts[index]):
+            child = self.below.get(part)
+            if child is not None:
+                yield from child.find(parts, index + 1)
+
+
+class Registry:
+    """The clients of one process and whom a message is for among them."""
+
+    def __init__(self) -> None:
+        self._all = _Bucket()
+        self._users: _Buckets[str] = _Buckets()
+        self._tenants: _Buckets[str | None] = _Buckets()
+        self._topics: _Buckets[tuple[str | None, str]] = _Buckets()
+        self._patterns: dict[str | None, _Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def clients(self) -> tuple[Client, ...]:
+        """Return every client."""
+        return self._all.snapshot()
+
+    def users(self) -> list[str]:
+        """Return every user with at least one client."""
+        return list(self._users)
+
+    def user_count(self) -> int:
+        """Return how many users have a client."""
+        return len(self._users)
+
+    def of_user(self, user_id: str) -> int:
+        """Return how many clients a user has."""
+        return self._users.count(user_id)
+
+    def topic_count(self) -> int:
+        """Return how many topics, of all tenants, somebody subscribes to by name."""
+        return len(self._topics)
+
+    def add(self, client: Client) -> None:
+        """Take a client in."""
+        tenant = client.tenant_id
+        self._all.add(client)
+        self._users.add(client.user_id, client)
+        self._tenants.add(tenant, client)
+        for name in client.names:
+            self._topics.add((tenant, name), client)
+        for pattern in client.patterns:
+            self._patterns.setdefault(tenant, _Node()).add(pattern.split(":"), client)
+
+    def remove(self, client: Client) -> bool:
+        """Forget a client; say whether it was there."""
+        if client not in self._all:
+            return False
+        tenant = client.tenant_id
+        self._all.remove(client)
+        self._users.remove(client.user_id, client)
+        self._tenants.remove(tenant, client)
+        for name in client.names:
+            self._topics.remove((tenant, name), client)
+        tree = self._patterns.get(tenant)
+        if tree is not None:
+            for pattern in client.patterns:
+                tree.remove(pattern.split(":"), client)
+            if not tree.below:
+                del self._patterns[tenant]
+        return True
+
+    def match(self, message: Message) -> tuple[Client, ...]:
+        """Return the clients that *message* is for, each once."""
+        tenant = message.tenant_id
+        if message.target is Target.USER:
+            found = self._users.get(str(message.user_id))
+            if tenant is None or tenant is ALL_TENANTS:
+                return found
+            return tuple(client for client in found if client.tenant_id == tenant)
+        if message.target is Target.BROADCAST:
+            return self._all.snapshot() if tenant is ALL_TENANTS else self._tenants.get(_key(tenant))
+        if tenant is not ALL_TENANTS:
+            return self._match_topic(_key(tenant), message.topic)
+        return tuple(
+            client for one in self._tenants for client in self._match_topic(one, message.topic)
+        )
+
+    def _match_topic(self, tenant: str | None, topic: str) -> tuple[Client, ...]:
+        named = self._topics.get((tenant, topic))
+        tree = self._patterns.get(tenant)
+        if tree is None:
+            return named
+        found = dict.fromkeys(named)
+        for bucket in tree.find(topic.split(":")):
+            found.update(dict.fromkeys(bucket.snapshot()))
+        return tuple(found)
+
+
+def _key(tenant: object) -> str | None:
+    return None if tenant is None else str(tenant)

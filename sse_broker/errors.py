@@ -1,0 +1,137 @@
+"""Every exception of the library.
+
+::
+
+    BrokerError
+    ├── InvalidConfig          a setting is unknown or out of range
+    ├── InvalidUserID          nil, empty or not an id at all
+    ├── InvalidTopic           empty, too long, or a pattern where a name is due
+    ├── InvalidMessage         a field that cannot be sent
+    │   └── MessageTooLarge    more bytes than ``max_message_bytes``
+    ├── AuthenticationFailed   who asks is not known
+    ├── TopicForbidden         who asks may not read that topic
+    ├── TopicsNotEnabled       topics are switched off
+    ├── QueueFull              the message was not taken: no room
+    ├── TooManyConnections     a limit on streams is reached; come back later
+    ├── BrokerStopped          the broker is stopped or stopping; come back later
+    ├── StreamingUnsupported   this server cannot hold a stream open
+    └── LogUnavailable         the log cannot be read or written now
+
+An error carries facts as attributes, never only in its sentence.  HTTP
+statuses are no business of this module: the table is in ``web.refusal``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationFailed",
+    "BrokerError",
+    "BrokerStopped",
+    "InvalidConfig",
+    "InvalidMessage",
+    "InvalidTopic",
+    "InvalidUserID",
+    "LogUnavailable",
+    "MessageTooLarge",
+    "QueueFull",
+    "StreamingUnsupported",
+    "TooManyConnections",
+    "TopicForbidden",
+    "TopicsNotEnabled",
+]
+
+
+class BrokerError(Exception):
+    """The base of all errors of this library.
+
+    ``field`` names the argument, setting or request field that was wrong
+    (empty when none was); ``retry_after`` is the number of seconds after which
+    another try makes sense (``None`` when no wait helps).
+    """
+
+    text = "broker error"
+
+    def __init__(
+        self, detail: str = "", *, field: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{self.text}: {detail}" if detail else self.text)
+        self.field = field
+        self.retry_after = retry_after
+
+
+class InvalidConfig(BrokerError):
+    """A setting has an unknown name or a value outside its rule."""
+
+    text = "invalid configuration"
+
+
+class InvalidUserID(BrokerError):
+    """A user id is nil, empty, or no UUID, string or integer."""
+
+    text = "invalid user ID"
+
+
+class InvalidTopic(BrokerError):
+    """A topic is empty, too long, has control characters, or is a pattern out of place."""
+
+    text = "invalid topic"
+
+
+class InvalidMessage(BrokerError):
+    """A message has a field that cannot be put on the wire as it was meant."""
+
+    text = "invalid message"
+
+
+class MessageTooLarge(InvalidMessage):
+    """A message is longer than ``max_message_bytes``."""
+
+    text = "message too large"
+
+
+class AuthenticationFailed(BrokerError):
+    """The request does not say who it comes from, or not convincingly."""
+
+    text = "authentication failed"
+
+
+class TopicForbidden(BrokerError):
+    """The identity may not read this topic."""
+
+    text = "topic forbidden"
+
+
+class TopicsNotEnabled(BrokerError):
+    """Topics are used although ``enable_topics`` is off."""
+
+    text = "topics not enabled"
+
+
+class QueueFull(BrokerError):
+    """The message was not taken because there is no room for it."""
+
+    text = "broadcast channel full"
+
+
+class TooManyConnections(BrokerError):
+    """A limit on open streams is reached.  The newcomer is refused, never an old stream."""
+
+    text = "too many connections"
+
+
+class BrokerStopped(BrokerError):
+    """The broker is stopped or stopping and takes no streams."""
+
+    text = "broker stopped"
+
+
+class StreamingUnsupported(BrokerError):
+    """This server or worker cannot hold a stream open."""
+
+    text = "SSE not supported"
+
+
+class LogUnavailable(BrokerError):
+    """The log cannot be opened, read or written now."""
+
+    text = "log unavailable"

@@ -1,0 +1,190 @@
+"""``memory://``: the log of one process.
+
+Nothing is written anywhere: what it holds ends with the process, and a forked
+child starts with an empty log of its own epoch, so that an id from one process
+is never mistaken for a place in another's.
+
+Lock map
+    _lock     guards one life's records and indexes; native; held for O(1) work,
+              or O(n) for the n records that a read returns
+    _turn     held while listeners are called, so that they see the log's order;
+              taken before _lock, never inside it
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import secrets
+from collections.abc import Callable, Sequence
+
+from sse_broker.core.ports import Clock, Listener, LogLimits, PositionLost, Record, SystemClock
+from sse_broker.core.sync import native_lock
+from sse_broker.wire.message import Message
+
+__all__ = ["MemoryLog"]
+
+
+class MemoryLog:
+    """A log in this process's memory.  Appending calls the listeners directly."""
+
+    url = "memory://"
+    shared = False
+
+    def __init__(self, limits: LogLimits | None = None, clock: Clock | None = None) -> None:
+        self._limits = limits or LogLimits()
+        self._clock: Clock = clock or SystemClock()
+        self._lives: dict[int, _Life] = {}
+
+    def bind(self, limits: LogLimits, clock: Clock) -> None:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        self._limits, self._clock = limits, clock
+
+    def append(self, message: Message) -> Record:
+        """See :class:`~sse_broker.core.ports.Log`.  Calls the listeners; waits for no reader."""
+        life = self._here()
+        record = life.append(message, self._limits, self._clock.monotonic())
+        life.hand_out()
+        return record
+
+    def read(self, after: int, limit: int) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().read(after, limit)
+
+    def locate(self, id: str) -> int:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        life = self._here()
+        life.trim(self._limits, self._clock.monotonic())
+        return life.locate(id)
+
+    def cursor(self, position: int) -> str:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return f"{self._here().epoch}-{position}"
+
+    def tail(self) -> int:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().tail
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        life = self._here()
+        life.listeners = (*life.listeners, listener)
+
+        def stop() -> None:
+            life.listeners = tuple(one for one in life.listeners if one is not listener)
+
+        return stop
+
+    def close(self) -> None:
+        """Keep everything: there is nothing to let go of."""
+
+    def _here(self) -> _Life:
+        pid = os.getpid()
+        life = self._lives.get(pid)
+        if life is None:  # setdefault is one step, and the lock it might need could be stuck in a fork
+            life = self._lives.setdefault(pid, _Life())
+        return life
+
+
+class _Life:
+    """The log of one process id."""
+
+    def __init__(self) -> None:
+        self.epoch = secrets.token_hex(6)
+        self.tail = 0
+        self.listeners: tuple[Listener, ...] = ()
+        self._lock = native_lock()
+        self._turn = native_lock()
+        # A list with a cleared front, and not a deque: a read near the end must not
+        # walk there from either side.
+        self._records: list[tuple[Record, float] | None] = []
+        self._gone = 0
+        self._bytes = 0
+        self._own_ids: dict[str, Record] = {}
+        self._waiting: collections.deque[Record] = collections.deque()
+
+    def append(self, message: Message, limits: LogLimits, now: float) -> Record:
+        with self._lock:
+            if message.id:
+                known = self._own_ids.get(message.id)
+                if known is not None:
+                    return known
+            position = self.tail + 1
+            record = Record(position, message.id or f"{self.epoch}-{position}", message)
+            if message.id:
+                self._own_ids[message.id] = record
+            self._records.append((record, now))
+            self._bytes += len(record.frame)
+            self._waiting.append(record)
+            self.tail = position
+            self._trim_locked(limits, now)
+        return record
+
+    def hand_out(self) -> None:
+        """Call the listeners with what waits, in order.  Returns when this caller's record is out."""
+        with self._turn:
+            while self._waiting:
+                record = self._waiting.popleft()
+                for listener in self.listeners:
+                    listener(record)
+
+    def read(self, after: int, limit: int) -> list[Record]:
+        with self._lock:
+            before = self._before_first_locked()
+            if after < before:
+                raise PositionLost("trimmed")
+            skip = self._gone + after - before
+            return [kept[0] for kept in self._records[skip : skip + limit] if kept]
+
+    def locate(self, id: str) -> int:
+        with self._lock:
+            known = self._own_ids.get(id)
+            if known is not None:
+                return known.position
+            epoch, dash, digits = id.rpartition("-")
+            if not dash or not digits.isascii() or not digits.isdigit() or len(digits) > 19:
+                raise PositionLost("unknown" if id else "malformed")
+            if epoch != self.epoch:
+                raise PositionLost("epoch")
+            position = int(digits)
+            if position > self.tail:
+                raise PositionLost("ahead")
+            if position < self._before_first_locked():
+                raise PositionLost("trimmed")
+            return position
+
+    def trim(self, limits: LogLimits, now: float) -> None:
+        with self._lock:
+            self._trim_locked(limits, now)
+
+    def _before_first_locked(self) -> int:
+        return self.tail - (len(self._records) - self._gone)
+
+    def _trim_locked(self, limits: LogLimits, now: float) -> None:
+        records = self._records
+        while self._gone < len(records):
+            oldest = records[self._gone]
+            assert oldest is not None
+            record, born = oldest
+            if _kept(limits, now - born, len(records) - self._gone, self._bytes):
+                break
+            records[self._gone] = None
+            self._gone += 1
+            self._bytes -= len(record.frame)
+            if record.message.id:
+                self._own_ids.pop(record.message.id, None)
+        if self._gone > 256 and self._gone * 2 > len(records):
+            del records[: self._gone]
+            self._gone = 0
+
+
+def _kept(limits: LogLimits, age: float, count: int, size: int) -> bool:
+    """Whether the oldest record stays, being *age* seconds old, one of *count* with *size* bytes."""
+    if limits.resume_window and age <= limits.resume_window and size <= limits.resume_bytes:
+        return True
+    return (
+        count <= limits.history_size
+        and (not limits.history_ttl or age <= limits.history_ttl)
+        and (not limits.history_bytes or size <= limits.history_bytes)
+    )
+

@@ -1,0 +1,126 @@
+"""Prometheus metrics, under the seed's names.  Needs the extra ``metrics``.
+
+The broker keeps plain counters of its own, so a delivery pays nothing for its
+metric.  One process is read at the moment of the scrape.  With several workers
+set ``PROMETHEUS_MULTIPROC_DIR``, as prometheus_client wants it: then each worker
+carries its counters over into that directory (here, at a scrape, and by
+:func:`carry_over`, which the broker's reaper calls) and any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+from sse_broker.core.broker import Broker
+from sse_broker.core.counts import Counts
+from sse_broker.core.sync import native_lock
+from sse_broker.errors import InvalidConfig
+
+__all__ = ["NAMES", "carry_over", "exposition"]
+
+NAMES = {
+    "active_connections": ("sse_active_connections_total", "Open streams."),
+    "messages_published": ("sse_messages_published_total", "Messages sent by business code."),
+    "messages_sent": ("sse_messages_sent_total", "Messages written to clients."),
+    "messages_dropped": ("sse_messages_dropped_total", "Messages that a full queue cost a client."),
+    "client_connects": ("sse_client_connect_total", "Streams that began."),
+    "client_disconnects": ("sse_client_disconnect_total", "Streams that ended."),
+    "connections_refused": ("sse_connections_refused_total", "Streams refused for now."),
+    "resets": ("sse_resets_total", "Streams told that continuity could not be proved."),
+}
+GAUGE = "active_connections"
+
+
+def exposition(broker: Broker) -> tuple[bytes, str]:
+    """Return the metrics as text and its content type.
+
+    :raises InvalidConfig: prometheus_client is not installed.
+    """
+    client = _prometheus()
+    registry = client.CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        carry_over(broker)
+        import_module("prometheus_client.multiprocess").MultiProcessCollector(registry)
+    else:
+        registry.register(_Collector(broker))
+    return client.generate_latest(registry), client.CONTENT_TYPE_LATEST
+
+
+class _Collector:
+    """Reads one broker's counters when asked."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def collect(self) -> Iterator[Any]:
+        """Yield every metric."""
+        core = import_module("prometheus_client.core")
+        counts = self._broker.counts()
+        for field, (name, help) in NAMES.items():
+            value = getattr(counts, field)
+            if field == GAUGE:
+                yield core.GaugeMetricFamily(name, help, value=value)
+            else:
+                yield core.CounterMetricFamily(name, help, value=value)
+
+
+def carry_over(broker: Broker) -> None:
+    """Write what was counted since the last call into this process's metric files.
+
+    Any thread; does nothing without ``PROMETHEUS_MULTIPROC_DIR``.
+    """
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return
+    key = (os.getpid(), id(broker))
+    carrier = _carriers.get(key)
+    if carrier is None:
+        carrier = _carriers.setdefault(key, _Carrier())
+    carrier.carry(broker.counts())
+
+
+class _Carrier:
+    """What one process has carried over so far for one broker."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._before = Counts()
+
+    def carry(self, counts: Counts) -> None:
+        metrics = _metrics()
+        with self._lock:
+            before, self._before = self._before, counts
+        for field in NAMES:
+            change = getattr(counts, field) - getattr(before, field)
+            if change > 0 or field == GAUGE:
+                metrics[field].inc(change)
+
+
+_carriers: dict[tuple[int, int], _Carrier] = {}
+_made: dict[str, dict[str, Any]] = {}
+
+
+def _metrics() -> dict[str, Any]:
+    """Return the metrics of this process, one set for all its brokers."""
+    if not _made:
+        client = _prometheus()
+        made: dict[str, Any] = {}
+        for field, (name, help) in NAMES.items():
+            options = {"registry": client.CollectorRegistry()}
+            if field == GAUGE:
+                made[field] = client.Gauge(name, help, multiprocess_mode="livesum", **options)
+            else:
+                made[field] = client.Counter(name, help, **options)
+        _made.setdefault("made", made)  # one step: of two threads, both use the first one's
+    return _made["made"]
+
+
+def _prometheus() -> Any:
+    try:
+        return import_module("prometheus_client")
+    except ImportError as err:
+        raise InvalidConfig(
+            "metrics need prometheus_client: pip install 'sse-broker[metrics]'"
+        ) from err

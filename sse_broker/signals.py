@@ -1,0 +1,5 @@
+"""The signals that an application can connect to.  See :mod:`sse_broker.core.signals`."""
+
+from sse_broker.core.signals import client_connected, client_disconnected, message_dropped
+
+__all__ = ["client_connected", "client_disconnected", "message_dropped"]

@@ -1,0 +1,224 @@
+"""The HTTP surface: one blueprint over one broker."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Blueprint, Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from sse_broker.core.broker import Broker
+from sse_broker.core.sync import patched, unpatched_greenlet
+from sse_broker.errors import (
+    AuthenticationFailed,
+    BrokerError,
+    BrokerStopped,
+    InvalidConfig,
+    InvalidMessage,
+    MessageTooLarge,
+    StreamingUnsupported,
+    TooManyConnections,
+)
+from sse_broker.metrics import carry_over, exposition
+from sse_broker.web import auth
+from sse_broker.web.cors import AllowList
+from sse_broker.web.refusal import HEADERS, busy, refuse
+from sse_broker.web.stream import Stream
+from sse_broker.wire.message import ALL_TENANTS, Message
+
+__all__ = ["add_health", "create_blueprint"]
+
+PUBLISH_FIELDS = frozenset(
+    {"target", "user_id", "topic", "tenant_id", "all_tenants", "event", "data", "id", "retry"}
+)
+
+
+class StreamResponse(Response):
+    """A response whose body is passed to the server as it is."""
+
+    implicit_sequence_conversion = False
+
+    def iter_encoded(self) -> Stream:
+        """Return the stream itself: its items are bytes already."""
+        stream = self.response
+        assert isinstance(stream, Stream)
+        return stream
+
+
+def create_blueprint(
+    broker: Broker,
+    authenticator: auth.Authenticator = auth.default_authenticator,
+    topic_resolver: auth.TopicResolver = auth.default_topic_resolver,
+    *,
+    publish_authenticator: auth.PublishAuthenticator | str | None = None,
+    cors_origins: Iterable[str] = (),
+    name: str = "sse",
+) -> Blueprint:
+    """Return a blueprint that serves *broker*; register it with a ``url_prefix``.
+
+    ``GET stream`` is for whom *authenticator* recognises, with the topics that
+    *topic_resolver* finds and the broker's authorizer allows.  ``POST publish``,
+    ``GET stats`` and ``GET online`` exist only with a *publish_authenticator*: a
+    bearer token, or a function of the request.  ``GET healthz``, ``readyz`` and
+    ``metrics`` tell nothing of users or topics.  *cors_origins* are the exact
+    origins of other sites whose pages may use all this.
+
+    :raises InvalidConfig: *publish_authenticator* is empty, or an origin is none.
+    """
+    if publish_authenticator == "":
+        raise InvalidConfig("an empty publish token would let everybody publish")
+    allowed = AllowList(cors_origins)
+    blueprint = Blueprint(name, __name__)
+
+    @blueprint.before_request
+    def check_origin() -> None:
+        if request.method != "OPTIONS":
+            allowed.check(request)
+
+    @blueprint.after_request
+    def add_cors(response: Response) -> Response:
+        return allowed.apply(request, response)
+
+    @blueprint.errorhandler(BrokerError)
+    def answer(error: BrokerError) -> Response:
+        return refuse(error)
+
+    @blueprint.errorhandler(HTTPException)
+    def answer_http(error: HTTPException) -> Any:
+        return error if error.response else (jsonify(error=error.description), error.code)
+
+    @blueprint.get("/stream")
+    def stream() -> Response:
+        return _stream(broker, authenticator, topic_resolver)
+
+    broker.each_tick(lambda: carry_over(broker))
+    add_health(blueprint, broker)
+    if publish_authenticator is not None:
+        _add_publisher_routes(blueprint, broker, publish_authenticator)
+    return blueprint
+
+
+def _stream(
+    broker: Broker, authenticator: auth.Authenticator, topic_resolver: auth.TopicResolver
+) -> Response:
+    _check_server(request.environ)
+    identity = auth.authenticate(authenticator, request)
+    if broker.config.require_tenant and identity.tenant_id is None:
+        raise AuthenticationFailed("a tenant is required", field="tenant_id")
+    topics = broker.check_topics(identity, topic_resolver(request))
+    if request.method == "HEAD":
+        return Response(headers=HEADERS)
+    try:
+        broker.check_room(identity)
+    except (TooManyConnections, BrokerStopped) as err:
+        return busy(err, request, broker.retry())
+    last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
+    body = Stream(broker, identity, topics, last_event_id, request.environ)
+    return StreamResponse(body, headers=HEADERS)
+
+
+def _check_server(environ: Mapping[str, Any]) -> None:
+    """Refuse a server on which one stream would stop everything else.
+
+    :raises StreamingUnsupported: it can serve one request at a time, or its
+        greenlets cannot wait for a queue.
+    """
+    if not environ.get("SERVER_SOFTWARE"):  # a test client, which is no server
+        return
+    if not environ.get("wsgi.multithread") and not patched():
+        raise StreamingUnsupported(
+            "this worker serves one request at a time; run gunicorn with"
+            " --worker-class gthread --threads N, or --worker-class gevent"
+        )
+    if unpatched_greenlet():
+        raise StreamingUnsupported(
+            "gevent serves this request but has not patched the standard library;"
+            " call gevent.monkey.patch_all() first of all"
+        )
+    gunicorn = environ["SERVER_SOFTWARE"].startswith("gunicorn")
+    if gunicorn and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        raise StreamingUnsupported(
+            "gunicorn serves the HTTP/2 requests of a connection one after another, so a stream"
+            " would stop the rest; let the proxy in front speak HTTP/2"
+        )
+
+
+def add_health(host: Flask | Blueprint, broker: Broker) -> None:
+    """Add ``healthz``, ``readyz`` and ``metrics`` to *host*, an app or a blueprint."""
+
+    @host.get("/healthz")
+    def healthz() -> Response:
+        return jsonify(status="ok")
+
+    @host.get("/readyz")
+    def readyz() -> Response:
+        checks = broker.health()
+        well = all(checks.values())
+        response = jsonify(status="ok" if well else "unavailable", checks=checks)
+        response.status_code = 200 if well else 503
+        return response
+
+    @host.get("/metrics")
+    def metrics() -> Response:
+        body, content_type = exposition(broker)
+        return Response(body, content_type=content_type)
+
+
+def _add_publisher_routes(
+    blueprint: Blueprint, broker: Broker, authenticator: auth.PublishAuthenticator | str
+) -> None:
+    def guarded(view: Callable[[], Response]) -> Callable[[], Response]:
+        def checked() -> Response:
+            if not auth.is_publisher(authenticator, request):
+                raise AuthenticationFailed
+            return view()
+
+        checked.__name__ = view.__name__
+        return checked
+
+    @blueprint.post("/publish")
+    @guarded
+    def publish() -> Response:
+        return jsonify(id=broker.publish(_message(broker)))
+
+    @blueprint.get("/stats")
+    @guarded
+    def stats() -> Response:
+        return jsonify(dataclasses.asdict(broker.get_stats()))
+
+    @blueprint.get("/online")
+    @guarded
+    def online() -> Response:
+        return jsonify(users=broker.get_online_users())
+
+
+def _message(broker: Broker) -> Message:
+    """Return the message that the request's body describes.
+
+    :raises InvalidMessage: the body is not one JSON object of known fields.
+    """
+    if not request.is_json:
+        # Also what keeps a foreign page's form from publishing (CSRF).
+        raise InvalidMessage("the body must be JSON, with Content-Type: application/json")
+    # A byte of a message is at most six of its JSON (\\u0000); the rest is room for the fields.
+    most = 6 * broker.config.max_message_bytes + 65_536
+    if request.content_length is None or request.content_length > most:
+        raise MessageTooLarge(f"the body must have a length of at most {most} bytes")
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise InvalidMessage("the body must be a JSON object")
+    for field in body:
+        if field not in PUBLISH_FIELDS:
+            raise InvalidMessage("there is no such field", field=str(field)[:64])
+    for field in ("target", "data"):
+        if field not in body:
+            raise InvalidMessage(f"{field} is required", field=field)
+    fields = {name: value for name, value in body.items() if value is not None or name == "data"}
+    if fields.pop("all_tenants", False) is True:
+        if "tenant_id" in fields:
+            raise InvalidMessage("tenant_id or all_tenants, not both", field="all_tenants")
+        fields["tenant_id"] = ALL_TENANTS
+    return Message(**fields)
+

@@ -1,0 +1,125 @@
+"""The Flask extension: a broker and its blueprint, from the app's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, current_app, has_app_context
+from werkzeug.local import LocalProxy
+
+from sse_broker.broker import Broker
+from sse_broker.config import BrokerConfig
+from sse_broker.core.ports import Authorizer
+from sse_broker.errors import BrokerError, InvalidConfig
+from sse_broker.web import auth
+from sse_broker.web.blueprint import create_blueprint
+
+__all__ = ["SSE", "current_broker"]
+
+
+class SSE:
+    """Server push for one Flask app, or for each of several from a factory.
+
+    Configuration keys: ``SSE_URL_PREFIX`` (``/sse``), ``SSE_LOG_URL``
+    (``memory://``), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
+    ``SSE_JWT_ALGORITHMS`` (``HS256``), ``SSE_JWT_AUDIENCE``, ``SSE_JWT_ISSUER``,
+    ``SSE_CORS_ORIGINS``, and ``SSE_<SETTING>`` for every setting of
+    :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
+    here goes before what is configured.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        broker: Broker | None = None,
+        authenticator: auth.Authenticator | None = None,
+        topic_resolver: auth.TopicResolver = auth.default_topic_resolver,
+        authorizer: Authorizer | None = None,
+        publish_authenticator: auth.PublishAuthenticator | str | None = None,
+    ) -> None:
+        self._given = broker
+        self._authenticator = authenticator
+        self._topic_resolver = topic_resolver
+        self._authorizer = authorizer
+        self._publish_authenticator = publish_authenticator
+        self._last: Broker | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Make the app's broker and register its blueprint.
+
+        :raises InvalidConfig: a setting is wrong, or the app has the extension already.
+        """
+        if "sse" in app.extensions:
+            raise InvalidConfig("this app has the extension already")
+        config = app.config
+        broker = self._given or Broker(
+            BrokerConfig.from_mapping(config),
+            log=config.get("SSE_LOG_URL") or "memory://",
+            authorizer=self._authorizer,
+        )
+        blueprint = create_blueprint(
+            broker,
+            self._authenticator or configured_authenticator(config) or auth.default_authenticator,
+            self._topic_resolver,
+            publish_authenticator=self._publish_authenticator
+            or config.get("SSE_PUBLISH_TOKEN")
+            or None,
+            cors_origins=config.get("SSE_CORS_ORIGINS") or (),
+        )
+        app.register_blueprint(blueprint, url_prefix=config.get("SSE_URL_PREFIX", "/sse"))
+        app.extensions["sse"] = self._last = broker
+
+    @property
+    def broker(self) -> Broker:
+        """The broker of the current app; outside any, of the app that was initialised last.
+
+        :raises BrokerError: :meth:`init_app` was not called.
+        """
+        if has_app_context() and "sse" in current_app.extensions:
+            found: Broker = current_app.extensions["sse"]
+            return found
+        if self._last is None:
+            raise BrokerError("call init_app(app) first")
+        return self._last
+
+    def send_to_user(self, user_id: Any, event: str, data: Any, **options: Any) -> str:
+        """See :meth:`Broker.send_to_user <sse_broker.core.broker.Broker.send_to_user>`."""
+        return self.broker.send_to_user(user_id, event, data, **options)
+
+    def send_to_topic(self, topic: str, event: str, data: Any, **options: Any) -> str:
+        """See :meth:`Broker.send_to_topic <sse_broker.core.broker.Broker.send_to_topic>`."""
+        return self.broker.send_to_topic(topic, event, data, **options)
+
+    def broadcast(self, event: str, data: Any, **options: Any) -> str:
+        """See :meth:`Broker.broadcast <sse_broker.core.broker.Broker.broadcast>`."""
+        return self.broker.broadcast(event, data, **options)
+
+
+def configured_authenticator(config: Mapping[str, Any]) -> auth.Authenticator | None:
+    """Return the JWT authenticator that *config* describes, or ``None`` if it describes none."""
+    key = config.get("SSE_JWT_KEY")
+    if not key:
+        return None
+    algorithms = config.get("SSE_JWT_ALGORITHMS") or ("HS256",)
+    if isinstance(algorithms, str):
+        algorithms = [name.strip() for name in algorithms.split(",") if name.strip()]
+    return auth.jwt_authenticator(
+        key,
+        algorithms=algorithms,
+        audience=config.get("SSE_JWT_AUDIENCE"),
+        issuer=config.get("SSE_JWT_ISSUER"),
+    )
+
+
+def _current() -> Broker:
+    found = current_app.extensions.get("sse")
+    if not isinstance(found, Broker):
+        raise BrokerError("the current app has no SSE extension; call SSE(app)")
+    return found
+
+
+current_broker: Broker = LocalProxy(_current)  # type: ignore[assignment]  # a proxy is not its target

@@ -1,0 +1,75 @@
+"""How a request is told no: the one table of errors and HTTP statuses.
+
+A native ``EventSource`` that gets anything but 200 on a connect or a reconnect
+never comes back (HTML standard, 9.2.3).  So a refusal that is meant for now is
+a stream that says so and ends; only clients that can handle a status get one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from flask import Request, Response, jsonify
+
+from sse_broker import errors
+from sse_broker.wire.message import library_frame, retry_frame
+
+__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "refuse", "status_of"]
+
+STATUS: Mapping[type[errors.BrokerError], int] = {
+    errors.InvalidUserID: 400,
+    errors.InvalidTopic: 400,
+    errors.MessageTooLarge: 413,
+    errors.InvalidMessage: 400,
+    errors.AuthenticationFailed: 401,
+    errors.TopicForbidden: 403,
+    errors.TopicsNotEnabled: 500,
+    errors.QueueFull: 503,
+    errors.TooManyConnections: 503,
+    errors.BrokerStopped: 503,
+    errors.StreamingUnsupported: 500,
+    errors.LogUnavailable: 503,
+    errors.InvalidConfig: 500,
+}
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",  # without it nginx shows the client nothing, not even headers
+}
+
+
+def status_of(error: errors.BrokerError) -> int:
+    """Return the HTTP status of an error, or of its nearest base in the table."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def refuse(error: errors.BrokerError) -> Response:
+    """Return an error as JSON: ``{"error": ..., "field": ...}``."""
+    body = {"error": str(error)}
+    if error.field:
+        body["field"] = error.field
+    response = jsonify(body)
+    response.status_code = status_of(error)
+    response.headers["Cache-Control"] = "no-store"
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if response.status_code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1
+    return response
+
+
+def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
+    """Return a refusal for now, in the form that makes this kind of client come back."""
+    accepts = request.headers.get("Accept", "").partition(";")[0].strip().lower()
+    plain = accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
+    if not plain:
+        return refuse(error)
+    return Response(busy_frames(error, retry), headers=HEADERS)
+
+
+def busy_frames(error: errors.BrokerError, retry: int) -> bytes:
+    """Return the whole stream of a refusal for now; *retry* is in milliseconds."""
+    data = {"error": str(error), "retry_after": retry / 1000}
+    return retry_frame(retry) + library_frame("error", "", data)

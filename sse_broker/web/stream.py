@@ -1,0 +1,145 @@
+"""A client as a WSGI response body, for hosts that iterate it: threads and greenlets.
+
+An iterator class and not a generator: a generator that was never started never
+runs its ``finally``.  The client is registered at the first iteration and never
+in the view, so HEAD, a failing ``after_request`` or a client that left early
+leaves nothing behind; whatever else goes wrong, the reaper finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sse_broker.core.broker import Broker
+from sse_broker.core.identity import Identity
+from sse_broker.core.reader import Reader
+from sse_broker.core.sync import native_lock
+from sse_broker.errors import BrokerStopped, TooManyConnections
+from sse_broker.web.refusal import busy_frames
+from sse_broker.web.watch import watch
+
+__all__ = ["Stream"]
+
+WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
+POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
+SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
+USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+_log = logging.getLogger("sse_broker.stream")
+_warned_of_workers = False
+
+
+class Stream(Iterator[bytes]):
+    """The body of one stream.  Iterated by one thread; ``close()`` may come at any time."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        identity: Identity,
+        topics: tuple[str, ...],
+        last_event_id: str,
+        environ: Mapping[str, Any],
+    ) -> None:
+        self._broker = broker
+        self._identity = identity
+        self._topics = topics
+        self._last_event_id = last_event_id
+        self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
+        self._several = bool(environ.get("wsgi.multiprocess"))
+        self._reader: Reader | None = None
+        self._unwatch: Callable[[], None] | None = None
+        self._lock = native_lock()  # the socket is not shut down once close() has returned
+        self._closed = False
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        reader = self._reader
+        if reader is None:
+            return self._first()
+        reader.client.last_seen = self._broker.clock.monotonic()  # the last chunk was written
+        wait = WAIT if self._left is None else POLLED_WAIT
+        while not self._closed:
+            chunk = reader.next(wait)
+            if chunk:
+                return chunk
+            if chunk is None or (self._left is not None and self._left()):
+                break
+        self.close()
+        raise StopIteration
+
+    def _first(self) -> bytes:
+        if self._closed:
+            raise StopIteration
+        _warn_of_workers(self._several and not self._broker.log.shared)
+        try:
+            reader = self._broker.open(self._identity, self._topics, self._last_event_id)
+        except (TooManyConnections, BrokerStopped) as err:
+            self._closed = True
+            return busy_frames(err, self._broker.retry())
+        self._reader = reader
+        if self._socket is not None:
+            _tune(self._socket)
+            reader.client.abort = self._abort
+            self._unwatch = watch(self._socket, lambda: reader.client.cut("client_gone"))
+        return reader.next(0) or b""
+
+    def close(self) -> None:
+        """Take the client out.  Any thread; idempotent; waits for nothing."""
+        with self._lock:
+            self._closed = True
+            unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            unwatch()
+        if self._reader is not None:
+            self._broker.unregister(self._reader.client, "client_gone")
+
+    def _abort(self) -> None:
+        """Shut the connection down under a write that is stuck in it."""
+        with self._lock:
+            if self._closed or self._socket is None:
+                return
+            try:
+                # A second descriptor: shutdown() on a TLS socket would touch the TLS
+                # state that the stuck thread is using.
+                twin = socket.socket(fileno=os.dup(self._socket.fileno()))
+            except OSError:
+                return
+            try:
+                twin.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            finally:
+                twin.close()
+
+
+def _tune(sock: Any) -> None:
+    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.SOL_SOCKET, "SO_SNDBUF", SEND_BUFFER),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
+        *((socket.IPPROTO_TCP, name, value) for name, value in KEEPALIVE.items()),
+    ]
+    for level, name, value in options:
+        try:
+            sock.setsockopt(level, getattr(socket, name), value)
+        except (OSError, AttributeError):  # a unix socket, or another system
+            pass
+
+
+def _warn_of_workers(due: bool) -> None:
+    global _warned_of_workers
+    if due and not _warned_of_workers:
+        _warned_of_workers = True
+        _log.warning(
+            "several worker processes, each with a memory:// log of its own: a message reaches"
+            " only the clients of the worker that sent it; run one worker with more threads"
+        )

@@ -1,0 +1,154 @@
+"""Notices at once that the peer of a stream has gone, where its socket can be reached.
+
+A thread that waits for its next message does not look at its socket, so without
+this a closed tab is found by the first heartbeat that fails.  One selector per
+process watches all sockets for reading: a client has nothing to say after its
+request, so what can be read is its end.  A client that does send something is
+no longer watched; the heartbeat finds it.
+
+Under gevent the hub watches; otherwise one thread does, which lives as long as
+there is something to watch.
+
+Lock map
+    _lock     guards the watched sockets and the thread's life; native; never
+              held while a callback runs
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sse_broker.core.sync import Loop, native_lock
+
+__all__ = ["watch"]
+
+_watchers: dict[int, _Watcher] = {}
+
+
+def watch(sock: Any, gone: Callable[[], None]) -> Callable[[], None]:
+    """Call *gone* once when the peer of *sock* closes; return the call that ends the watch.
+
+    *gone* runs on another thread or on the hub and must not wait.  End the
+    watch before the socket is closed.  TLS sockets are not watched.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        return _nothing
+    watcher = _watchers.get(os.getpid())
+    if watcher is None:
+        watcher = _watchers.setdefault(os.getpid(), _Watcher())
+    try:
+        return _watch_on_hub(sock, gone) or watcher.add(sock, gone)
+    except (OSError, ValueError, KeyError):  # closed already: the next write says so
+        return _nothing
+
+
+def _nothing() -> None:
+    """End a watch that never began."""
+
+
+def _has_ended(sock: Any) -> bool | None:
+    """Whether the peer has sent something (False), its end (True) or nothing (None)."""
+    raw = getattr(sock, "_sock", sock)  # a gevent socket would wait
+    try:
+        return not raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return True
+
+
+def _watch_on_hub(sock: Any, gone: Callable[[], None]) -> Callable[[], None] | None:
+    ends: list[Callable[[], None]] = []
+
+    def end() -> None:
+        if ends:
+            ends.pop()()
+
+    def look() -> None:
+        ended = _has_ended(sock)
+        if ended is not None:
+            end()
+        if ended:
+            gone()
+
+    stop = Loop().on_readable(sock.fileno(), look)
+    if stop is None:
+        return None
+    ends.append(stop)
+    return end
+
+
+class _Watcher:
+    """One selector and, while it has sockets, one thread."""
+
+    def __init__(self) -> None:
+        self._lock = native_lock()
+        self._selector = selectors.DefaultSelector()
+        self._bell, bell = socket.socketpair()
+        self._bell.setblocking(False)
+        bell.setblocking(False)
+        self._rung = bell
+        self._selector.register(bell, selectors.EVENT_READ)
+        self._watched: dict[int, tuple[Any, Callable[[], None]]] = {}
+        self._thread: threading.Thread | None = None
+
+    def add(self, sock: Any, gone: Callable[[], None]) -> Callable[[], None]:
+        fd = sock.fileno()
+        entry = (sock, gone)
+        with self._lock:
+            self._selector.register(fd, selectors.EVENT_READ)
+            self._watched[fd] = entry
+            if self._thread is None:
+                name = f"sse-broker-watch-{os.getpid()}"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+        return lambda: self._remove(fd, entry)
+
+    def _remove(self, fd: int, entry: tuple[Any, Callable[[], None]]) -> None:
+        with self._lock:
+            if self._watched.get(fd) is not entry:
+                return
+            del self._watched[fd]
+            self._selector.unregister(fd)
+            if not self._watched:
+                self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.send(b"\0")
+        except BlockingIOError:  # it rings already
+            pass
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select(60):
+                if key.fileobj is self._rung:
+                    self._answer()
+                else:
+                    self._look(key.fd)
+            with self._lock:
+                if not self._watched:
+                    self._thread = None
+                    return
+
+    def _answer(self) -> None:
+        try:
+            self._rung.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _look(self, fd: int) -> None:
+        entry = self._watched.get(fd)
+        if entry is None:
+            return
+        ended = _has_ended(entry[0])
+        if ended is not None:
+            self._remove(fd, entry)
+        if ended:
+            entry[1]()

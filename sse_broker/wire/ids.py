@@ -1,0 +1,62 @@
+"""User and tenant ids, as every part of the library keeps them: as one string form.
+
+A UUID, a string and an integer that mean the same id become the same string, so
+they compare equal however they were written.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from sse_broker.errors import InvalidUserID
+
+__all__ = ["MAX_ID_CHARS", "UserID", "normal_tenant_id", "normal_user_id"]
+
+UserID = uuid.UUID | str | int
+MAX_ID_CHARS = 256
+
+_NIL = uuid.UUID(int=0)
+_NIL_TEXT = str(_NIL)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# The spellings that uuid.UUID() reads; anything else stays the string it is.
+_UUID = re.compile(
+    r"(?:urn:uuid:)?\{?[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}\}?",
+    re.IGNORECASE,
+)
+
+
+def normal_user_id(value: object, field: str = "user_id") -> str:
+    """Return the one string form of a user id.
+
+    :raises InvalidUserID: nil, empty, longer than 256 characters, with control
+        characters, or not a UUID, string or integer.
+    """
+    if isinstance(value, str):
+        text = _canonical(value)
+    elif isinstance(value, uuid.UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        text = str(value)
+    else:
+        raise InvalidUserID(f"{type(value).__name__} is no UUID, string or integer", field=field)
+    if not text.strip() or text == _NIL_TEXT:
+        raise InvalidUserID("it is nil or empty", field=field)
+    if len(text) > MAX_ID_CHARS or _CONTROL.search(text):
+        raise InvalidUserID("it is too long or has control characters", field=field)
+    return text
+
+
+def normal_tenant_id(value: object, field: str = "tenant_id") -> str | None:
+    """Return the one string form of a tenant id; ``None`` and the nil UUID mean no tenant.
+
+    :raises InvalidUserID: as for a user id; the empty string is refused, because
+        a forgotten value must not widen who is reached.
+    """
+    if value is None or value == _NIL or value == _NIL_TEXT:
+        return None
+    return normal_user_id(value, field)
+
+
+def _canonical(text: str) -> str:
+    if len(text) >= 32 and _UUID.fullmatch(text):
+        return str(uuid.UUID(text))
+    return text

@@ -1,0 +1,295 @@
+"""Messages and frames: from values to the bytes of ``text/event-stream``.
+
+A :class:`Message` is checked at birth and its bytes are made then, all but the
+``id:`` line, which the log adds when it gives the message its position.  The
+format is that of the HTML standard, section 9.2 (Server-sent events).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+import re
+import uuid
+from email.utils import format_datetime
+from typing import Any, Final
+
+from sse_broker.errors import InvalidMessage
+from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
+from sse_broker.wire.topics import check_name
+
+__all__ = [
+    "ALL_TENANTS",
+    "AllTenants",
+    "EventType",
+    "Message",
+    "Target",
+    "comment_frame",
+    "encode_data",
+    "format_event",
+    "library_frame",
+    "retry_frame",
+]
+
+MIN_RETRY, MAX_RETRY = 1_000, 60_000  # 0 makes Chromium reconnect without pause
+MAX_EVENT_CHARS = 256
+
+# str.splitlines() is wrong here: it also splits at U+2028, U+0085 and others.
+_LINE_END = re.compile(r"\r\n|\r|\n")  # HTML standard, 9.2.5
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class EventType(str, enum.Enum):
+    """The seed's event types.  All but ``MESSAGE`` are said by the library itself."""
+
+    MESSAGE = "message"
+    HEARTBEAT = "heartbeat"
+    ERROR = "error"
+    CLOSE = "close"
+
+    __str__ = str.__str__
+
+
+RESERVED: Final = frozenset({"welcome", "heartbeat", "reset", "dropped", "error", "close"})
+
+
+class Target(str, enum.Enum):
+    """Whom a message is for."""
+
+    USER = "user"
+    TOPIC = "topic"
+    BROADCAST = "broadcast"
+
+    __str__ = str.__str__
+
+
+class AllTenants(enum.Enum):
+    """The type of :data:`ALL_TENANTS`."""
+
+    ALL_TENANTS = "all tenants"
+
+    def __repr__(self) -> str:
+        return "ALL_TENANTS"
+
+
+ALL_TENANTS: Final = AllTenants.ALL_TENANTS
+"""Said as ``tenant_id``: clients of every tenant, and those of none."""
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """One event to send.  If it exists, it can be sent.
+
+    ``data`` is a string, sent as it is, or anything JSON can hold, sent as JSON
+    (with UUID, datetime, date, Decimal and dataclasses as Flask's own provider
+    writes them); afterwards it is the string that was sent.  CR and CRLF in it
+    arrive as LF, everything else unchanged.
+
+    ``id`` is the caller's own id (1 to 128 of ``A-Za-z0-9._-``), or empty: the
+    log gives one.  ``retry`` is in milliseconds; ``None``, the default, leaves
+    the reconnection time as the stream said it (setting ``retry``, 3000).
+
+    :raises InvalidMessage: a field cannot be sent as it is meant; ``.field`` says which.
+    :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
+    :raises InvalidTopic: *topic* is empty or a pattern.
+    """
+
+    target: Target
+    data: Any
+    event: str = "message"
+    user_id: UserID | None = None
+    topic: str = ""
+    tenant_id: UserID | AllTenants | None = None
+    id: str = ""
+    retry: int | None = None
+    created_at: dt.datetime = dataclasses.field(default_factory=_now, compare=False)
+    body: bytes = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "target", _target(self.target))
+        put(self, "event", _event(self.event))
+        put(self, "data", encode_data(self.data))
+        if self.id:
+            check_id(self.id)
+        self._check_address(put)
+        put(self, "body", _body(self.event, self.data, self.retry))
+
+    def _check_address(self, put: Any) -> None:
+        if not isinstance(self.tenant_id, AllTenants):
+            put(self, "tenant_id", normal_tenant_id(self.tenant_id))
+        if self.target is Target.USER:
+            put(self, "user_id", normal_user_id(self.user_id))
+        elif self.user_id is not None:
+            raise InvalidMessage(f"a {self.target} message takes no user_id", field="user_id")
+        if self.target is Target.TOPIC:
+            check_name(self.topic)
+        elif self.topic:
+            raise InvalidMessage(f"a {self.target} message takes no topic", field="topic")
+
+    def with_id(self, id: str) -> Message:
+        """Return this message under *id*, without checking or encoding anything again."""
+        twin = object.__new__(Message)
+        for name in _FIELDS:
+            object.__setattr__(twin, name, getattr(self, name))
+        object.__setattr__(twin, "id", id)
+        return twin
+
+    @property
+    def frame(self) -> bytes:
+        """The bytes on the wire, with the ``id:`` line if the message has an id."""
+        return b"id: %b\n%b" % (self.id.encode(), self.body) if self.id else self.body
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Message))
+
+
+def format_event(event: str, data: Any, *, id: str = "", retry: int | None = None) -> bytes:
+    """Return the bytes of one event, for a response outside the broker.
+
+    The arguments are those of :class:`Message`; the reserved event names are
+    allowed, because outside the broker there is nobody they belong to.
+
+    :raises InvalidMessage: *event* or *id* has a line end or another control
+        character, *data* has no JSON or UTF-8 form, or *retry* is out of range.
+    """
+    name = _event(event, reserved=frozenset())
+    body = _body(name, encode_data(data), retry)
+    return b"id: %b\n%b" % (check_id(id).encode(), body) if id else body
+
+
+def library_frame(event: str, id: str, data: dict[str, Any]) -> bytes:
+    """Return the frame of one of the library's own events; *id* may be empty."""
+    head = f"event: {event}\nid: {id}\n" if id else f"event: {event}\n"
+    return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def retry_frame(milliseconds: int) -> bytes:
+    """Return a frame that sets the client's reconnection time and is no event.
+
+    :raises InvalidMessage: not an integer from 1000 to 60000.
+    """
+    return b"retry: %d\n\n" % check_retry(milliseconds)
+
+
+def comment_frame(text: str = "") -> bytes:
+    """Return a comment, which no client shows to its page.
+
+    :raises InvalidMessage: *text* has a line end or another control character.
+    """
+    if _CONTROL.search(text):
+        raise InvalidMessage("a comment must be one line without control characters")
+    return f": {text}\n\n".encode()
+
+
+def check_id(id: str) -> str:
+    """Return *id* if it can go on the wire.
+
+    The alphabet keeps it clear of every separator, and its length of the
+    browsers' cross-origin rule for ``Last-Event-ID`` (Fetch standard, 128 bytes).
+
+    :raises InvalidMessage: not 1 to 128 of ``A-Za-z0-9._-``.
+    """
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise InvalidMessage("id must be 1 to 128 characters of A-Z a-z 0-9 . _ -", field="id")
+    return id
+
+
+def check_retry(retry: int) -> int:
+    """Return *retry* if it is an integer from 1000 to 60000.
+
+    :raises InvalidMessage: it is not.
+    """
+    whole = isinstance(retry, int) and not isinstance(retry, bool)
+    if not whole or not MIN_RETRY <= retry <= MAX_RETRY:
+        raise InvalidMessage(
+            f"retry must be a whole number of milliseconds from {MIN_RETRY} to {MAX_RETRY},"
+            f" not {retry!r}",
+            field="retry",
+        )
+    return retry
+
+
+def encode_data(data: Any) -> str:
+    """Return *data* as the string that is sent.
+
+    :raises InvalidMessage: it has no JSON form (NaN has none) or no UTF-8 form.
+    """
+    if isinstance(data, str):
+        return data
+    try:
+        return json.dumps(
+            data, default=_json, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
+    except (TypeError, ValueError, RecursionError) as err:
+        raise InvalidMessage(f"data cannot be written as JSON: {err}", field="data") from err
+
+
+def _json(value: Any) -> Any:
+    """Write what JSON lacks as Flask's ``DefaultJSONProvider`` does."""
+    if isinstance(value, dt.date):
+        return _http_date(value)
+    if isinstance(value, decimal.Decimal | uuid.UUID):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "__html__"):
+        return str(value.__html__())
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _http_date(value: dt.date) -> str:
+    """Return *value* as RFC 9110, section 5.6.7, has it; a naive time is UTC."""
+    if not isinstance(value, dt.datetime):
+        value = dt.datetime(value.year, value.month, value.day)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=dt.timezone.utc)
+    return format_datetime(value.astimezone(dt.timezone.utc), usegmt=True)
+
+
+def _target(target: Target | str) -> Target:
+    try:
+        return Target(target)
+    except ValueError:
+        names = ", ".join(Target)
+        raise InvalidMessage(f"target must be one of {names}", field="target") from None
+
+
+def _event(event: str, reserved: frozenset[str] = RESERVED) -> str:
+    if not isinstance(event, str):
+        raise InvalidMessage(f"event is a string, not {type(event).__name__}", field="event")
+    event = str(event) or "message"
+    if _CONTROL.search(event) or len(event) > MAX_EVENT_CHARS:
+        raise InvalidMessage(
+            f"event must be one line of at most {MAX_EVENT_CHARS} characters"
+            " without NUL or other control characters",
+            field="event",
+        )
+    if event in reserved:
+        raise InvalidMessage(f"the event {event!r} is said by the library only", field="event")
+    return event
+
+
+def _body(event: str, data: str, retry: int | None) -> bytes:
+    # "message" is what a stream without an event line means (HTML standard, 9.2.6).
+    head = "" if event == "message" else f"event: {event}\n"
+    if retry is not None:
+        head += f"retry: {check_retry(retry)}\n"
+    if "\n" in data or "\r" in data:
+        data = _LINE_END.sub("\ndata: ", data)
+    try:
+        return f"{head}data: {data}\n\n".encode()
+    except UnicodeEncodeError as err:
+        field = "event" if err.start < len(head) else "data"
+        raise InvalidMessage(
+            f"{field} has no UTF-8 form (a lone surrogate, U+{ord(err.object[err.start]):04X})",
+            field=field,
+        ) from None

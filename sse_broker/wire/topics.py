@@ -1,0 +1,101 @@
+"""Topic names and patterns.
+
+A topic name is one or more segments parted by ``:``, as ``approval:process:7``.
+A pattern is a name in which a whole segment may be ``*`` (any one segment) or,
+as the last segment only, ``**`` (the rest: one or more segments).  So
+``approval:**`` takes ``approval:pending`` and ``approval:process:7``, but not
+``approval``.
+
+Names are compared code point by code point.  Nothing is folded or normalised:
+two names that look alike are two topics, and a grant for one is none for the other.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from sse_broker.errors import InvalidTopic
+
+__all__ = ["MAX_TOPIC_BYTES", "check_name", "check_pattern", "covers", "is_pattern", "matches"]
+
+MAX_TOPIC_BYTES = 256
+
+# C0 and C1 controls, DEL, and the two Unicode line ends: none can be seen in a
+# log line, and NUL has made keys collide elsewhere (findings 1.6).
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def is_pattern(topic: str) -> bool:
+    """Whether *topic* has a ``*`` or ``**`` segment."""
+    return "*" in topic and any(part in ("*", "**") for part in topic.split(":"))
+
+
+def check_name(topic: str) -> str:
+    """Return *topic* if a message can be sent to it.
+
+    :raises InvalidTopic: it is empty, longer than 256 bytes in UTF-8, has a
+        control character or an empty segment, or is a pattern.
+    """
+    _check_type(topic)
+    _check(topic)
+    if is_pattern(topic):
+        raise InvalidTopic(f"{topic!r} is a pattern; send to a name", field="topic")
+    return topic
+
+
+def check_pattern(topic: str) -> str:
+    """Return *topic* if a client can subscribe to it: a name or a pattern.
+
+    :raises InvalidTopic: as :func:`check_name`, or ``**`` is not the last segment.
+    """
+    _check_type(topic)
+    _check(topic)
+    if "**" in topic.split(":")[:-1]:
+        raise InvalidTopic(f"{topic!r}: '**' can only be the last segment", field="topics")
+    return topic
+
+
+def _check_type(topic: object) -> None:
+    if not isinstance(topic, str):
+        raise InvalidTopic(f"a topic is a string, not {type(topic).__name__}", field="topic")
+
+
+@lru_cache(maxsize=4096)  # a sender uses few names, many times; a failure is not kept
+def _check(topic: str) -> None:
+    if not topic:
+        raise InvalidTopic("it is empty", field="topic")
+    if _CONTROL.search(topic):
+        raise InvalidTopic(f"{topic!r} has a control character", field="topic")
+    if "" in topic.split(":"):
+        raise InvalidTopic(f"{topic!r} has an empty segment", field="topic")
+    try:
+        size = len(topic.encode())
+    except UnicodeEncodeError:
+        raise InvalidTopic(f"{topic!r} has no UTF-8 form", field="topic") from None
+    if size > MAX_TOPIC_BYTES:
+        raise InvalidTopic(f"it has {size} bytes, at most {MAX_TOPIC_BYTES} go", field="topic")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether *pattern* (a pattern or a name) takes the topic *name*."""
+    return covers(pattern, name)
+
+
+def covers(grant: str, wanted: str) -> bool:
+    """Whether every topic that *wanted* takes is taken by *grant* too.
+
+    Both may be names or patterns, so this also answers whether a granted
+    pattern allows a subscription to a narrower pattern.
+    """
+    if grant == wanted:
+        return True
+    have, want = grant.split(":"), wanted.split(":")
+    for index, part in enumerate(have):
+        if part == "**" and index == len(have) - 1:
+            return len(want) > index
+        if index >= len(want) or want[index] == "**":
+            return False
+        if part != "*" and part != want[index]:
+            return False
+    return len(have) == len(want)
