@@ -57,15 +57,51 @@ _BEHIND, _LIVE, _DRAINING, _CLOSED = State  # an enum member looked up by name c
 
 
 class FrameQueue(queue.Queue[Record]):
-    """A bounded queue of records whose lock a native thread may take under gevent."""
+    """A bounded queue of records for one consumer, cheap to put into when nobody waits.
+
+    The lock is a native one, so that any thread may take it under gevent.  The
+    consumer waits on a bell of its own instead of a condition: a put that finds
+    it not waiting costs an append and nothing more.
+    """
 
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
         lock: Any = native_lock()
         self.mutex = lock
-        self.not_empty = threading.Condition(lock)
-        self.not_full = threading.Condition(lock)
-        self.all_tasks_done = threading.Condition(lock)
+        self._bell = threading.Lock()  # a greenlet's lock under gevent; taken means silent
+        self._bell.acquire()
+        self._waiting = False
+
+    def ring_locked(self) -> None:
+        """Wake the consumer, if it waits."""
+        if self._waiting:
+            self._waiting = False
+            self._bell.release()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the bell rings; the caller holds the mutex, which is free meanwhile."""
+        self._waiting, rang = True, False
+        self.mutex.release()
+        try:
+            rang = self._bell.acquire(timeout=timeout)
+        finally:
+            self.mutex.acquire()
+            if not rang and not self._waiting:
+                self._bell.acquire(blocking=False)  # it rang in between: silence it again
+            self._waiting = False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Record:
+        """Take one record, as :meth:`queue.Queue.get` does.
+
+        :raises queue.Empty: there is none, for *timeout* seconds if *block*.
+        """
+        with self.mutex:
+            if not self.queue and block:
+                self.wait(threading.TIMEOUT_MAX if timeout is None else timeout)
+            if not self.queue:
+                raise queue.Empty
+            record: Record = self.queue.popleft()
+            return record
 
 
 class Take(NamedTuple):
@@ -193,7 +229,7 @@ class Client:
                 return False
             if len(frames.queue) < frames.maxsize:
                 frames.queue.append(record)
-                frames.not_empty.notify()
+                frames.ring_locked()
                 return True
             return self._overflow_locked(record)
 
@@ -219,7 +255,7 @@ class Client:
         frames = self.queue
         with frames.mutex:
             if not frames.queue and self._beat is None and self._state is _LIVE:
-                frames.not_empty.wait(timeout)
+                frames.wait(timeout)
             records = list(frames.queue)
             frames.queue.clear()
             took = Take(self._lost_before, records, self._lost_after, self._beat, self._state)
@@ -237,7 +273,7 @@ class Client:
             if self._state is not _LIVE:
                 return False
             self._beat = position
-            self.queue.not_empty.notify()
+            self.queue.ring_locked()
             return True
 
     def caught_up(self) -> bool:
@@ -281,6 +317,6 @@ class Client:
     def _move_locked(self, to: State) -> None:
         assert to in ARROWS[self._state], f"{self._state} -> {to}"
         self._state = to
-        self.queue.not_empty.notify_all()  # state and wake-up are one step, or a reader sleeps on
+        self.queue.ring_locked()  # state and wake-up are one step, or a reader sleeps on
 
 

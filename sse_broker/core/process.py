@@ -21,7 +21,7 @@ import enum
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -105,17 +105,27 @@ class Process:
             self._empty.clear()
         if was is not Life.RUNNING:
             return
-        for client in clients:
-            client.close("shutdown")
+        self._on_loop(clients, lambda client: client.close("shutdown"))
         if clients:
             self._empty.wait(timeout)
-        for client in self._clients():
-            client.cut("shutdown")
+        rest = self._clients()
+        self._on_loop(rest, lambda client: client.cut("shutdown"))
+        for client in rest:
             self.forget(client, "shutdown")
         if self._unlisten is not None:
             self._unlisten()
         self.reaper.stop()
         _log.info("broker stopped; %d streams were closed", len(clients))
+
+    def _on_loop(self, clients: Iterable[Client], act: Callable[[Client], None]) -> None:
+        """Do *act* to each where streams can be woken; see :class:`~sse_broker.core.sync.Loop`."""
+
+        def all_of_them() -> None:
+            for client in clients:
+                act(client)
+
+        if self._loop is not None:
+            self._loop.call(all_of_them)
 
     def ensure_running(self) -> None:
         """Start at first use; start a dead reaper again.

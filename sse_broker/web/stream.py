@@ -18,7 +18,7 @@ from sse_broker.core.broker import Broker
 from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
-from sse_broker.errors import BrokerStopped, TooManyConnections
+from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.web.refusal import busy_frames
 from sse_broker.web.watch import watch
 
@@ -81,7 +81,7 @@ class Stream(Iterator[bytes]):
         _warn_of_workers(self._several and not self._broker.log.shared)
         try:
             reader = self._broker.open(self._identity, self._topics, self._last_event_id)
-        except (TooManyConnections, BrokerStopped) as err:
+        except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
             self._closed = True
             return busy_frames(err, self._broker.retry())
         self._reader = reader

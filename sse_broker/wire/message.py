@@ -226,9 +226,7 @@ def encode_data(data: Any) -> str:
     if isinstance(data, str):
         return data
     try:
-        return json.dumps(
-            data, default=_json, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        )
+        return _ENCODER.encode(data)
     except (TypeError, ValueError, RecursionError) as err:
         raise InvalidMessage(f"data cannot be written as JSON: {err}", field="data") from err
 
@@ -244,6 +242,11 @@ def _json(value: Any) -> Any:
     if hasattr(value, "__html__"):
         return str(value.__html__())
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_ENCODER = json.JSONEncoder(
+    default=_json, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
 
 
 def _http_date(value: dt.date) -> str:
