@@ -44,7 +44,7 @@ def one_of(values: tuple[str, ...]) -> Rule:
     return Rule(" / ".join(values), lambda value: value in values)
 
 
-YES_NO = Rule("true / false", lambda value: True)
+YES_NO = Rule("true / false", lambda value: value in (True, False))
 
 
 def option(default: Any, rule: Rule, unit: str, help: str) -> Any:

@@ -126,7 +126,7 @@ class BrokerStopped(BrokerError):
 
 
 class StreamingUnsupported(BrokerError):
-    """This server or worker cannot hold a stream open."""
+    """The server or worker cannot hold a stream open."""
 
     text = "SSE not supported"
 

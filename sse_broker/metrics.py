@@ -59,12 +59,12 @@ class _Collector:
         """Yield every metric."""
         core = import_module("prometheus_client.core")
         counts = self._broker.counts()
-        for field, (name, help) in NAMES.items():
+        for field, (name, text) in NAMES.items():
             value = getattr(counts, field)
             if field == GAUGE:
-                yield core.GaugeMetricFamily(name, help, value=value)
+                yield core.GaugeMetricFamily(name, text, value=value)
             else:
-                yield core.CounterMetricFamily(name, help, value=value)
+                yield core.CounterMetricFamily(name, text, value=value)
 
 
 def carry_over(broker: Broker) -> None:
@@ -107,12 +107,12 @@ def _metrics() -> dict[str, Any]:
     if not _made:
         client = _prometheus()
         made: dict[str, Any] = {}
-        for field, (name, help) in NAMES.items():
+        for field, (name, text) in NAMES.items():
             options = {"registry": client.CollectorRegistry()}
             if field == GAUGE:
-                made[field] = client.Gauge(name, help, multiprocess_mode="livesum", **options)
+                made[field] = client.Gauge(name, text, multiprocess_mode="livesum", **options)
             else:
-                made[field] = client.Counter(name, help, **options)
+                made[field] = client.Counter(name, text, **options)
         _made.setdefault("made", made)  # one step: of two threads, both use the first one's
     return _made["made"]
 

@@ -243,7 +243,9 @@ class Broker:
         """
         self._here().check_room(str(identity.user_id))
 
-    def open(self, identity: Identity, topics: Iterable[str] = (), last_event_id: str = "") -> Reader:
+    def open(
+        self, identity: Identity, topics: Iterable[str] = (), last_event_id: str = ""
+    ) -> Reader:
         """Register a client for *identity* and return what reads for it.
 
         For hosts of streams: call it where the stream is written, and

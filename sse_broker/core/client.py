@@ -177,7 +177,9 @@ class Client:
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
         self.connected_at = self.last_seen = (clock or SystemClock()).monotonic()
-        self.spread = spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
+        self.spread = (
+            spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
+        )
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
@@ -318,5 +320,3 @@ class Client:
         assert to in ARROWS[self._state], f"{self._state} -> {to}"
         self._state = to
         self.queue.ring_locked()  # state and wake-up are one step, or a reader sleeps on
-
-

@@ -171,9 +171,7 @@ class Process:
             if not len(self._registry):
                 self._empty.set()
         _log.debug("%r disconnected: %s", client, client.reason)
-        signals.fire(
-            signals.client_disconnected, self._owner, client=client, reason=client.reason
-        )
+        signals.fire(signals.client_disconnected, self._owner, client=client, reason=client.reason)
 
     def check(self, client: Client) -> None:
         """Refuse a client that could never be registered here."""

@@ -42,8 +42,8 @@ class Reader:
         heartbeat: Callable[[int, bool], bytes],
         retry: Callable[[], int],
         authorizer: Authorizer | None = None,
-        on_dropped: Callable[[Client, int], None] = lambda client, count: None,
-        on_reset: Callable[[], None] = lambda: None,
+        on_dropped: Callable[[Client, int], None],
+        on_reset: Callable[[], None],
         lost: str = "",
         resumed: bool = False,
     ) -> None:
@@ -62,9 +62,9 @@ class Reader:
         self._chunks.append(self._preamble(lost, resumed))
 
     def next(self, timeout: float) -> bytes | None:
-        """Return bytes to write, ``b""`` if there were none for *timeout* seconds, ``None`` at the end.
+        """Return whole frames to write, or ``None`` at the end.
 
-        The bytes are whole frames.
+        Waits up to *timeout* seconds for some; ``b""`` says that there were none.
         """
         if self.client.state is State.CLOSED:
             return None

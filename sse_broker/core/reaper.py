@@ -53,7 +53,7 @@ class Reaper:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the thread lives and swept within its last three periods (and the sweep's time)."""
+        """Whether the thread lives and its last good sweep is not long ago."""
         return self.is_alive and self._clock.monotonic() - self.last_tick <= 3 * TICK + 2
 
     @property
@@ -92,7 +92,7 @@ class Reaper:
             for act in self._ticks:
                 act()
             self.last_tick = now
-        except Exception:
+        except Exception:  # the loop must outlive whatever it meets
             if now - self._last_error >= LOG_EVERY:
                 self._last_error = now
                 _log.exception("a sweep failed; the next one is in %g s", TICK)

@@ -83,7 +83,7 @@ class _Buckets(Generic[Key]):
 
 
 class _Node:
-    """One step in a tenant's tree of patterns, so that a lookup walks the name, not the patterns."""
+    """A step in a tenant's tree of patterns: a lookup walks the name, not the patterns."""
 
     __slots__ = ("below", "bucket")
 
@@ -191,7 +191,9 @@ class Registry:
                 return found
             return tuple(client for client in found if client.tenant_id == tenant)
         if message.target is Target.BROADCAST:
-            return self._all.snapshot() if tenant is ALL_TENANTS else self._tenants.get(_key(tenant))
+            return (
+                self._all.snapshot() if tenant is ALL_TENANTS else self._tenants.get(_key(tenant))
+            )
         if tenant is not ALL_TENANTS:
             return self._match_topic(_key(tenant), message.topic)
         return tuple(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from blinker import Namespace, NamedSignal
+from blinker import NamedSignal, Namespace
 
 __all__ = ["client_connected", "client_disconnected", "message_dropped"]
 
@@ -31,5 +31,5 @@ def fire(signal: NamedSignal, sender: Any, **facts: Any) -> None:
     for receiver in list(signal.receivers_for(sender)):
         try:
             receiver(sender, **facts)
-        except Exception:
+        except Exception:  # a receiver is not ours
             _log.exception("a receiver of %s failed", signal.name)

@@ -81,7 +81,9 @@ class MemoryLog:
     def _here(self) -> _Life:
         pid = os.getpid()
         life = self._lives.get(pid)
-        if life is None:  # setdefault is one step, and the lock it might need could be stuck in a fork
+        if (
+            life is None
+        ):  # setdefault is one step, and the lock it might need could be stuck in a fork
             life = self._lives.setdefault(pid, _Life())
         return life
 
@@ -121,7 +123,7 @@ class _Life:
         return record
 
     def hand_out(self) -> None:
-        """Call the listeners with what waits, in order.  Returns when this caller's record is out."""
+        """Call the listeners with what waits, in order; the caller's own record is then out."""
         with self._turn:
             while self._waiting:
                 record = self._waiting.popleft()
@@ -179,7 +181,7 @@ class _Life:
 
 
 def _kept(limits: LogLimits, age: float, count: int, size: int) -> bool:
-    """Whether the oldest record stays, being *age* seconds old, one of *count* with *size* bytes."""
+    """Whether the oldest record, *age* seconds old, stays: one of *count* with *size* bytes."""
     if limits.resume_window and age <= limits.resume_window and size <= limits.resume_bytes:
         return True
     return (
@@ -187,4 +189,3 @@ def _kept(limits: LogLimits, age: float, count: int, size: int) -> bool:
         and (not limits.history_ttl or age <= limits.history_ttl)
         and (not limits.history_bytes or size <= limits.history_bytes)
     )
-

@@ -67,9 +67,7 @@ def default_authenticator(request: Request) -> Identity:
     global _said_default
     if not _said_default:
         _said_default = True
-        _log.warning(
-            "default_authenticator believes the query string; it is for development only"
-        )
+        _log.warning("default_authenticator believes the query string; it is for development only")
     tenant = request.args.get("tenant_id", "")
     user = _uuid(request.args.get("user_id", ""), "user_id")
     return Identity(user, _uuid(tenant, "tenant_id") if tenant else None)

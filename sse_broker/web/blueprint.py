@@ -221,4 +221,3 @@ def _message(broker: Broker) -> Message:
             raise InvalidMessage("tenant_id or all_tenants, not both", field="all_tenants")
         fields["tenant_id"] = ALL_TENANTS
     return Message(**fields)
-

@@ -51,7 +51,7 @@ def normal_tenant_id(value: object, field: str = "tenant_id") -> str | None:
     :raises InvalidUserID: as for a user id; the empty string is refused, because
         a forgotten value must not widen who is reached.
     """
-    if value is None or value == _NIL or value == _NIL_TEXT:
+    if value is None or value in (_NIL, _NIL_TEXT):
         return None
     return normal_user_id(value, field)
 
