@@ -1,0 +1,55 @@
+# Everything a newcomer or CI needs.  `make run` and `make test` do their own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.DEFAULT_GOAL := help
+
+.PHONY: help run test check format fast live bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: $(VENV)/.run ## Start the demo on http://localhost:8000
+	@$(BIN)/python -m samples.demo
+
+test: $(VENV)/.dev ## Run all tests; live ones use what is installed, and say what is not
+	$(BIN)/python -m pytest -q -m "live or not live"
+
+check: $(VENV)/.dev ## Format, lint, types and fast tests: what every commit passes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+fast: $(VENV)/.dev ## Run the fast tests
+	$(BIN)/python -m pytest -q
+
+live: $(VENV)/.dev ## Run the live tests
+	$(BIN)/python -m pytest -q -m live
+
+bench: $(VENV)/.dev ## Measure deliveries per CPU-second and latency
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "On Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[gunicorn,jwt,metrics]'
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[dev]'
+	@touch $@ $(VENV)/.run

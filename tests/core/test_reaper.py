@@ -1,0 +1,144 @@
+"""Heartbeats, timeouts, expiry and ages, on a clock that stands still."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from sse_broker import BrokerConfig, Client, Identity
+from sse_broker.core.client import State
+from sse_broker.core.reaper import Reaper
+from sse_broker.testing import FakeClock
+
+
+class Bench:
+    def __init__(self, **settings: object) -> None:
+        self.clock = FakeClock()
+        self.clients: list[Client] = []
+        self.forgotten: list[tuple[Client, str]] = []
+        self.delivered = 7
+        self.reaper = Reaper(
+            BrokerConfig(**settings),
+            self.clock,
+            lambda: tuple(self.clients),
+            lambda: self.delivered,
+            lambda client, reason: self.forgotten.append((client, reason)),
+        )
+
+    def client(self, who: object = 1, **options: object) -> Client:
+        client = Client(who, clock=self.clock, **options)
+        self.clients.append(client)
+        return client
+
+    def after(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.reaper.sweep(self.clock.monotonic(), self.clock.time())
+
+
+def test_a_quiet_client_gets_a_heartbeat_and_a_busy_one_none() -> None:
+    bench = Bench(max_stream_age=0)
+    quiet, busy = bench.client(), bench.client()
+
+    bench.after(29)
+    assert quiet.take(0).beat is None
+    busy.last_seen = bench.clock.monotonic()
+    bench.after(1)
+
+    assert quiet.take(0).beat == 7
+    assert busy.take(0).beat is None
+
+
+def test_heartbeats_are_spread() -> None:
+    bench = Bench()
+    early, late = bench.client(spread=0.75), bench.client(spread=1.0)
+
+    bench.after(23)
+
+    assert early.take(0).beat == 7
+    assert late.take(0).beat is None
+
+
+def test_a_stuck_client_is_cut_and_its_thread_freed() -> None:
+    bench, freed = Bench(max_stream_age=0), []
+    stuck = bench.client()
+    stuck.abort = lambda: freed.append(True)
+
+    bench.after(300)
+    assert not freed
+    bench.after(1)
+
+    assert freed == [True]
+    assert stuck.state is State.CLOSED
+    assert bench.forgotten == [(stuck, "timeout")]
+
+
+def test_a_stream_ends_when_its_token_does() -> None:
+    bench = Bench()
+    client = bench.client(Identity(1, expires_at=bench.clock.time() + 10))
+
+    bench.after(9)
+    assert client.is_open
+    bench.after(1)
+
+    assert client.state is State.DRAINING
+    assert client.reason == "expired"
+
+
+@pytest.mark.parametrize(("spread", "age"), [(0.75, 480), (1.0, 600)])
+def test_a_stream_ends_at_its_age_spread_by_a_fifth(spread: float, age: float) -> None:
+    bench = Bench()
+    client = bench.client(spread=spread)
+
+    for due in (age - 1, 1):
+        assert client.is_open
+        client.last_seen = bench.clock.monotonic() + due
+        bench.after(due)
+
+    assert client.reason == "max_age"
+
+
+def test_age_zero_is_never() -> None:
+    bench = Bench(max_stream_age=0)
+    client = bench.client()
+    client.last_seen += 1e6
+
+    bench.after(1e6)
+
+    assert client.is_open
+
+
+def test_a_sweep_that_raises_is_logged_once_a_minute_and_the_next_one_works(caplog) -> None:
+    bench = Bench()
+    client = bench.client()
+    client.spread = None  # type: ignore[assignment]
+
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            bench.clock.advance(1)
+            bench.reaper.guarded_sweep()
+        assert len(caplog.records) == 1
+        bench.clock.advance(60)
+        bench.reaper.guarded_sweep()
+        assert len(caplog.records) == 2
+    stale = bench.reaper.last_tick
+    client.spread = 1.0
+    bench.reaper.guarded_sweep()
+
+    assert bench.reaper.last_tick > stale
+    assert client.take(0).beat == 7
+
+
+def test_health_is_a_living_thread_with_a_recent_sweep() -> None:
+    bench = Bench()
+    assert not bench.reaper.is_healthy
+
+    bench.reaper.start()
+    try:
+        assert bench.reaper.is_healthy
+        bench.reaper._stop.set()  # so that only the clock moves from here on
+        bench.reaper._thread.join()
+        assert not bench.reaper.is_healthy
+    finally:
+        bench.reaper.stop()
+    assert not bench.reaper.is_healthy
