@@ -9,6 +9,13 @@ from sse_broker.wire.parse import Parser
 LIBRARY = {"welcome", "heartbeat", "reset", "dropped", "close", "error"}
 
 
+class Hub(Broker):
+    """A broker whose streams are driven by hand, so that stopping need not wait for them."""
+
+    def __exit__(self, *args: object) -> None:
+        self.stop(timeout=0)
+
+
 class Tab:
     """A browser tab: keeps its last event id, and all events it ever got."""
 

@@ -13,7 +13,7 @@ from sse_broker import Broker, BrokerConfig
 from sse_broker.core import reader as reader_module
 from sse_broker.core.client import State
 from sse_broker.logs import MemoryLog
-from tests.core.streams import Tab
+from tests.core.streams import Hub, Tab
 
 
 class GatedLog(MemoryLog):
@@ -35,7 +35,7 @@ class GatedLog(MemoryLog):
 
 def make(**settings: object) -> tuple[Broker, GatedLog]:
     log = GatedLog()
-    return Broker(BrokerConfig(**settings), log=log), log
+    return Hub(BrokerConfig(**settings), log=log), log
 
 
 def say(broker: Broker, *numbers: int) -> None:
@@ -307,7 +307,7 @@ def test_a_pattern_is_no_grant_for_each_topic_it_takes() -> None:
         asked.append(topic)
         return topic != "a:secret"
 
-    broker = Broker(authorizer=authorizer)
+    broker = Hub(authorizer=authorizer)
     with broker:
         tab = Tab(broker, topics=["a:*"]).connect().read_on()
         for topic in ("a:open", "a:secret", "a:open"):

@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from sse_broker import Broker, BrokerConfig
+from sse_broker import BrokerConfig
 from sse_broker.wire.topics import matches
-from tests.core.streams import Tab
+from tests.core.streams import Hub, Tab
 
 TOPICS = ("a", "a:b", "a:c", "b:c")
 SUBSCRIPTIONS = ((), ("a",), ("a:*",), ("a:**", "a:b"), ("*:c", "b:c"))
@@ -38,7 +38,7 @@ class Histories(RuleBasedStateMachine):
         window=st.sampled_from([0, 60]),
     )
     def begin(self, buffer: int, history: int, window: int) -> None:
-        self.broker = Broker(
+        self.broker = Hub(
             BrokerConfig(client_buffer_size=buffer, history_size=history, resume_window=window)
         )
         self.broker.start()
@@ -50,7 +50,7 @@ class Histories(RuleBasedStateMachine):
         if hasattr(self, "broker"):
             for pushed in self.tabs:
                 self.finish(pushed)
-            self.broker.stop()
+            self.broker.stop(timeout=0)
 
     def mine(self, tab: Tab, start: int) -> list[str]:
         found = []
@@ -129,7 +129,7 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadl
 
 def test_four_publishers_and_tabs_that_come_and_go_see_no_hole_double_or_reversal() -> None:
     each, publishers = 300, 4
-    broker = Broker(BrokerConfig(client_buffer_size=8, history_size=100_000))
+    broker = Hub(BrokerConfig(client_buffer_size=8, history_size=100_000))
     done = threading.Event()
     chance = random.Random(7)
 
