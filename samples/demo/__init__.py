@@ -1,0 +1,1 @@
+"""The six samples on one page.  ``python -m samples.demo`` starts it."""

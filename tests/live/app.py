@@ -1,0 +1,79 @@
+"""What the live tests run: an ordinary Flask app, with numbers about its own process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, jsonify, request
+
+from sse_broker import SSE
+
+
+def create_app() -> Flask:
+    app = Flask(__name__)
+    app.config.update({k: v for k, v in os.environ.items() if k.startswith("SSE_")})
+    sse = SSE(app)
+    raising: list[bool] = []
+
+    @app.get("/healthz")
+    def healthz() -> Any:
+        return "ok"
+
+    @app.get("/numbers")
+    def numbers() -> Any:
+        return jsonify(
+            clients=sse.broker.get_stats().total_clients,
+            threads=len(list(Path("/proc/self/task").iterdir())),
+            fds=len(list(Path("/proc/self/fd").iterdir())),
+        )
+
+    @app.post("/burst")
+    def burst() -> Any:
+        size = "x" * request.args.get("size", 10, int)
+        for n in range(request.args.get("n", 1, int)):
+            sse.send_to_topic("crowd", "burst", f"{n};{size}")
+        return jsonify(ok=True)
+
+    @app.post("/native")
+    def native() -> Any:
+        """Send from a thread that gevent knows nothing of, while the hub sleeps."""
+        import _thread
+
+        start: Any = _thread.start_new_thread
+        if "gevent.monkey" in sys.modules:
+            start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
+        started = time.monotonic()
+        start(lambda: sse.send_to_topic("crowd", "native", str(started)), ())
+        return jsonify(ok=True)
+
+    @app.post("/raise")
+    def start_raising() -> Any:
+        raising.append(True)
+        return jsonify(ok=True)
+
+    @app.after_request
+    def perhaps_raise(response: Any) -> Any:
+        if raising and request.path == "/sse/stream":
+            raise RuntimeError("after_request failed on purpose")
+        return response
+
+    return app
+
+
+def main(host: str, port: int) -> None:
+    if host == "werkzeug":
+        create_app().run(port=port, threaded=True)
+    else:
+        import waitress
+
+        waitress.serve(create_app(), port=port, host="127.0.0.1", threads=16)
+
+
+if __name__ == "__main__":
+    threading.current_thread().name = "server"
+    main(sys.argv[1], int(sys.argv[2]))
