@@ -20,7 +20,8 @@ from flask import Blueprint, Flask, Response, jsonify
 from samples.common import field, single, wrong
 from sse_broker import SSE
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS notification (id INTEGER PRIMARY KEY, user_id TEXT, title TEXT)"
+SCHEMA = """CREATE TABLE IF NOT EXISTS notification (
+    id INTEGER PRIMARY KEY, user_id TEXT, title TEXT)"""
 
 
 class NotificationService:
@@ -47,7 +48,7 @@ class NotificationService:
                 (user_id,),
             ).fetchall()
         db.close()
-        return [{"id": id, "title": title} for id, title in rows]
+        return [{"id": number, "title": title} for number, title in rows]
 
 
 def make_blueprint(sse: SSE) -> Blueprint:

@@ -145,7 +145,7 @@ def test_falling_behind_again_and_again_is_caught_up(monkeypatch) -> None:
 
 
 def test_a_history_ten_times_the_queue_is_replayed_whole() -> None:
-    broker, log = make(client_buffer_size=16)
+    broker, _ = make(client_buffer_size=16)
     with broker:
         tab = Tab(broker).connect().read_on().leave()
         say(broker, *range(1, 2_001))
@@ -194,7 +194,7 @@ def test_an_id_that_proves_nothing_is_a_reset_before_all_else() -> None:
     broker, _ = make()
     with broker:
         say(broker, 1)
-        for id, reason in [
+        for last, reason in [
             ("other-1", "epoch"),
             ("never-seen-it", "unknown"),
             ("a b", "malformed"),
@@ -202,7 +202,7 @@ def test_an_id_that_proves_nothing_is_a_reset_before_all_else() -> None:
             (broker.log.cursor(99), "ahead"),
         ]:
             tab = Tab(broker)
-            tab.last_event_id = id
+            tab.last_event_id = last
             tab.connect().read_on()
 
             assert [event.event for event in tab.events] == ["reset", "welcome"]

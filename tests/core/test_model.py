@@ -68,7 +68,11 @@ class Histories(RuleBasedStateMachine):
         pushed.tab.step()
         return pushed
 
-    @rule(kind=st.sampled_from(["user", "topic", "all"]), which=st.integers(0, 3), n=st.integers(1, 6))
+    @rule(
+        kind=st.sampled_from(["user", "topic", "all"]),
+        which=st.integers(0, 3),
+        n=st.integers(1, 6),
+    )
     def publish(self, kind: str, which: int, n: int) -> None:
         for _ in range(n):
             data = str(len(self.sent))
