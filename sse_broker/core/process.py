@@ -8,7 +8,8 @@ Life: NEW ──start()──▶ RUNNING ──stop()──▶ STOPPED ──sta
 Lock map
     _lock     guards the registry, the counts, the life and ``_matched``; native;
               held for dictionary work only
-    _starting held while the broker starts; taken before any other
+    _starting held while the broker starts; taken before any other; a greenlet's
+              lock under gevent, because starting a thread waits
     order     _lock is taken alone, or inside a log's own turn; a client's lock
               is never taken while it is held
 """
@@ -62,7 +63,7 @@ class Process:
         self._source = log
         self._clock = clock
         self._lock = native_lock()
-        self._starting = native_lock()
+        self._starting = threading.Lock()
         self._registry = Registry()
         self._life = Life.NEW
         self._matched = 0  # who is registered now is offered everything after this

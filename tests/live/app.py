@@ -71,7 +71,9 @@ def main(host: str, port: int) -> None:
     else:
         import waitress
 
-        waitress.serve(create_app(), port=port, host="127.0.0.1", threads=16)
+        # Without looking ahead waitress does not know that a client has left.
+        options = {"threads": 32, "channel_request_lookahead": 1}
+        waitress.serve(create_app(), port=port, host="127.0.0.1", **options)
 
 
 if __name__ == "__main__":
