@@ -15,7 +15,7 @@ import time
 from flask import Blueprint, Flask, Response, jsonify
 
 from samples.common import single
-from sse_broker import Broker, SSE
+from sse_broker import SSE, Broker
 
 TOPIC = "metrics:host"
 

@@ -14,7 +14,7 @@ import logging
 from flask import Blueprint, Flask, Response, jsonify
 
 from samples.common import field, single, wrong
-from sse_broker import Broker, SSE
+from sse_broker import SSE, Broker
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

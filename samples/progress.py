@@ -17,7 +17,7 @@ import uuid
 from flask import Blueprint, Flask, Response, jsonify
 
 from samples.common import field, single, wrong
-from sse_broker import Broker, SSE
+from sse_broker import SSE, Broker
 
 STEPS = 20
 

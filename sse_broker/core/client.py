@@ -20,16 +20,17 @@ Lock map
 
 from __future__ import annotations
 
+import collections
 import enum
 import queue
-import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Clock, Record, SystemClock
-from sse_broker.core.sync import native_lock
+from sse_broker.core.sync import StdlibQueue, WakeChain, make_bell, native_lock
 from sse_broker.errors import InvalidConfig
 from sse_broker.wire.ids import UserID
 from sse_broker.wire.message import ALL_TENANTS, Message, Target
@@ -56,38 +57,47 @@ ARROWS = {
 _BEHIND, _LIVE, _DRAINING, _CLOSED = State  # an enum member looked up by name costs 40 ns
 
 
-class FrameQueue(queue.Queue[Record]):
-    """A bounded queue of records for one consumer, cheap to put into when nobody waits.
+class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever was patched
+    """A bounded ``queue.Queue`` of records for one consumer, cheap to put into.
 
     The lock is a native one, so that any thread may take it under gevent.  The
     consumer waits on a bell of its own instead of a condition: a put that finds
     it not waiting costs an append and nothing more.
     """
 
+    queue: collections.deque[Record]
+    maxsize: int
+
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
-        lock: Any = native_lock()
-        self.mutex = lock
-        self._bell = threading.Lock()  # a greenlet's lock under gevent; taken means silent
-        self._bell.acquire()
+        self.mutex = native_lock()
+        self.chain: WakeChain | None = None
+        self._bell = make_bell()
         self._waiting = False
 
     def ring_locked(self) -> None:
         """Wake the consumer, if it waits."""
         if self._waiting:
             self._waiting = False
-            self._bell.release()
+            if self.chain is None:
+                self._bell.ring()
+            else:
+                self.chain.call(self._bell)
 
     def wait(self, timeout: float) -> None:
-        """Wait until the bell rings; the caller holds the mutex, which is free meanwhile."""
+        """Wait until the bell rings; the caller holds the mutex, which is free meanwhile.
+
+        A bell that is called too late rings into the next wait, which then
+        finds nothing and is repeated by whoever waits.
+        """
         self._waiting, rang = True, False
         self.mutex.release()
         try:
-            rang = self._bell.acquire(timeout=timeout)
+            rang = self._bell.wait(timeout)
         finally:
+            if rang and self.chain is not None:
+                self.chain.woke()
             self.mutex.acquire()
-            if not rang and not self._waiting:
-                self._bell.acquire(blocking=False)  # it rang in between: silence it again
             self._waiting = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> Record:
@@ -96,12 +106,15 @@ class FrameQueue(queue.Queue[Record]):
         :raises queue.Empty: there is none, for *timeout* seconds if *block*.
         """
         with self.mutex:
-            if not self.queue and block:
-                self.wait(threading.TIMEOUT_MAX if timeout is None else timeout)
+            end = None if timeout is None else time.monotonic() + timeout
+            while not self.queue and block:
+                rest = 60.0 if end is None else end - time.monotonic()
+                if rest <= 0:
+                    break
+                self.wait(rest)
             if not self.queue:
                 raise queue.Empty
-            record: Record = self.queue.popleft()
-            return record
+            return self.queue.popleft()
 
 
 class Take(NamedTuple):

@@ -22,7 +22,7 @@ import enum
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -31,7 +31,7 @@ from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.ports import Clock, Log, Record
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.registry import Registry
-from sse_broker.core.sync import Loop, native_lock
+from sse_broker.core.sync import Loop, WakeChain, native_lock, patched
 from sse_broker.errors import BrokerStopped, InvalidUserID, TooManyConnections, TopicsNotEnabled
 
 __all__ = ["Life", "Process"]
@@ -70,12 +70,27 @@ class Process:
         self._delivered = 0  # who was registered has been offered everything up to this
         self._incoming: collections.deque[Record] = collections.deque()
         self._loop: Loop | None = None
+        self._chain = None if patched() else WakeChain()
         self._unlisten: Callable[[], None] | None = None
         self._empty = threading.Event()
         self._gone = Counts()  # events, and what the clients that are gone had counted
         self.reaper = Reaper(
-            config, clock, self._clients, lambda: self._delivered, self.forget, ticks
+            config,
+            clock,
+            self._clients,
+            lambda: self._delivered,
+            self.forget,
+            self._each_tick(ticks),
         )
+
+    def _each_tick(self, ticks: Sequence[Callable[[], None]]) -> Callable[[], None]:
+        def tick() -> None:
+            if self._chain is not None:
+                self._chain.restart()
+            for act in ticks:
+                act()
+
+        return tick
 
     def _clients(self) -> tuple[Client, ...]:
         with self._lock:
@@ -106,27 +121,17 @@ class Process:
             self._empty.clear()
         if was is not Life.RUNNING:
             return
-        self._on_loop(clients, lambda client: client.close("shutdown"))
+        for client in clients:
+            client.close("shutdown")
         if clients:
             self._empty.wait(timeout)
-        rest = self._clients()
-        self._on_loop(rest, lambda client: client.cut("shutdown"))
-        for client in rest:
+        for client in self._clients():
+            client.cut("shutdown")
             self.forget(client, "shutdown")
         if self._unlisten is not None:
             self._unlisten()
         self.reaper.stop()
         _log.info("broker stopped; %d streams were closed", len(clients))
-
-    def _on_loop(self, clients: Iterable[Client], act: Callable[[Client], None]) -> None:
-        """Do *act* to each where streams can be woken; see :class:`~sse_broker.core.sync.Loop`."""
-
-        def all_of_them() -> None:
-            for client in clients:
-                act(client)
-
-        if self._loop is not None:
-            self._loop.call(all_of_them)
 
     def ensure_running(self) -> None:
         """Start at first use; start a dead reaper again.
@@ -149,6 +154,7 @@ class Process:
         """
         self.check(client)
         self.ensure_running()
+        client.queue.chain = self._chain
         with self._lock:
             if self._life is not Life.RUNNING:
                 raise BrokerStopped(retry_after=1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client, State
@@ -28,7 +28,7 @@ class Reaper:
 
     *clients* returns those to look after, *delivered* the position up to which
     they have been offered everything, *forget* takes a client out whose stream
-    will not do it by itself any more.  *ticks* are called after every sweep.
+    will not do it by itself any more.  *tick* is called after every sweep.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Reaper:
         clients: Callable[[], tuple[Client, ...]],
         delivered: Callable[[], int],
         forget: Callable[[Client, str], None],
-        ticks: Sequence[Callable[[], None]] = (),
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._clients = clients
         self._delivered = delivered
         self._forget = forget
-        self._ticks = ticks
+        self._tick = tick
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_error = -LOG_EVERY
@@ -89,8 +89,7 @@ class Reaper:
         now = self._clock.monotonic()
         try:
             self.sweep(now, self._clock.time())
-            for act in self._ticks:
-                act()
+            self._tick()
             self.last_tick = now
         except Exception:  # the loop must outlive whatever it meets
             if now - self._last_error >= LOG_EVERY:

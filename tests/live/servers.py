@@ -90,9 +90,7 @@ class Server:
             connection.close()
 
     def publish(self, **message: object) -> str:
-        status, body, _ = self.ask(
-            "POST", "/sse/publish", message, Authorization=f"Bearer {TOKEN}"
-        )
+        status, body, _ = self.ask("POST", "/sse/publish", message, Authorization=f"Bearer {TOKEN}")
         assert status == 200, body
         return json.loads(body)["id"]
 

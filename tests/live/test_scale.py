@@ -36,7 +36,9 @@ def test_a_broadcast_reaches_all_and_nothing_is_left_of_them(host: str, count: i
 
         until(nothing_left, 5)
         after = server.json("/numbers")
-        print(f"\n{host}: before {before}, full {full}, {time.monotonic() - left:.2f} s later {after}")
+        print(
+            f"\n{host}: before {before}, full {full}, {time.monotonic() - left:.2f} s later {after}"
+        )
 
 
 @pytest.mark.parametrize("host", ["gthread", "gevent"])
@@ -59,7 +61,9 @@ def test_a_reader_that_stops_loses_only_its_own_stream(host: str) -> None:
             server.ask("POST", "/burst?n=1&size=60000")
             crowd.wait_for(b"event: burst", n + 1, timeout=10)
             delays.append(time.monotonic() - start)
-        print(f"\n{host}: median {sorted(delays)[20] * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms")
+        print(
+            f"\n{host}: median {sorted(delays)[20] * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms"
+        )
 
         until(lambda: server.json("/numbers")["clients"] == 20, 25, 0.2)
         server.ask("POST", "/burst?n=1")
