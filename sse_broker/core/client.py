@@ -278,6 +278,20 @@ class Client:
             self._beat = None
         return took
 
+    def take_one(self, timeout: float) -> Record | None:
+        """Take the next record if it is all there is to say; else leave all for :meth:`take`.
+
+        The common case of a stream, a message at a time, at half the price.
+        """
+        frames = self.queue
+        with frames.mutex:
+            if not frames.queue and self._beat is None and self._state is _LIVE:
+                frames.wait(timeout)
+            lost = self._lost_before or self._lost_after
+            if len(frames.queue) != 1 or self._state is not _LIVE or lost:
+                return None
+            return frames.queue.popleft()
+
     def beat(self, position: int) -> bool:
         """Ask for a heartbeat; say whether it will be sent.  Any thread; never blocks.
 

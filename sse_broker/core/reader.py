@@ -66,6 +66,18 @@ class Reader:
 
         Waits up to *timeout* seconds for some; ``b""`` says that there were none.
         """
+        if not self._chunks and not self._replaying and not self._over:
+            record = self.client.take_one(timeout)
+            if record is not None and record.position > self.cursor and not self._authorizer:
+                self.cursor = record.position
+                self.client.sent += 1
+                return record.frame
+            return self._next(0, record)
+        return self._next(timeout, None)
+
+    def _next(self, timeout: float, record: Record | None) -> bytes | None:
+        if record is not None:
+            self._take_records([record])
         if self.client.state is State.CLOSED:
             return None
         if not self._chunks and self._replaying:

@@ -168,9 +168,9 @@ class _HubBell:
         self._waiter: Any = None
 
     def wait(self, timeout: float) -> bool:
-        gevent_hub: Any = sys.modules["gevent.hub"]
-        self._hub = gevent_hub.get_hub()
-        self._waiter = waiter = gevent_hub.Waiter(self._hub)
+        if self._hub is None:
+            self._hub = sys.modules["gevent.hub"].get_hub()
+        self._waiter = waiter = sys.modules["gevent.hub"].Waiter(self._hub)
         if timeout >= self.LONG:
             return bool(waiter.get())
         timer = self._hub.loop.timer(timeout)

@@ -51,6 +51,8 @@ class Stream(Iterator[bytes]):
         self._last_event_id = last_event_id
         self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
+        self._wait = WAIT if self._left is None else POLLED_WAIT
+        self._now = broker.clock.monotonic
         self._several = bool(environ.get("wsgi.multiprocess"))
         self._reader: Reader | None = None
         self._unwatch: Callable[[], None] | None = None
@@ -64,10 +66,9 @@ class Stream(Iterator[bytes]):
         reader = self._reader
         if reader is None:
             return self._first()
-        reader.client.last_seen = self._broker.clock.monotonic()  # the last chunk was written
-        wait = WAIT if self._left is None else POLLED_WAIT
+        reader.client.last_seen = self._now()  # the last chunk was written
         while not self._closed:
-            chunk = reader.next(wait)
+            chunk = reader.next(self._wait)
             if chunk:
                 return chunk
             if chunk is None or (self._left is not None and self._left()):

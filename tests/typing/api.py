@@ -1,0 +1,44 @@
+"""What users write; checked by mypy, never run."""
+
+from __future__ import annotations
+
+import uuid
+
+from flask import Flask, Request
+
+from sse_broker import (
+    ALL_TENANTS,
+    SSE,
+    Broker,
+    BrokerConfig,
+    Identity,
+    create_blueprint,
+    event_stream,
+    format_event,
+    jwt_authenticator,
+)
+
+
+def authenticator(request: Request) -> tuple[uuid.UUID, None]:
+    return uuid.UUID(request.args["user"]), None
+
+
+def authorizer(identity: Identity, topic: str) -> bool:
+    return topic.startswith(f"user:{identity.user_id}:")
+
+
+app = Flask(__name__)
+broker = Broker(BrokerConfig(client_buffer_size=512), log="memory://", authorizer=authorizer)
+app.register_blueprint(create_blueprint(broker, authenticator), url_prefix="/sse")
+sse = SSE(app, authenticator=jwt_authenticator("k" * 32, algorithms=["HS256"]))
+
+message_id: str = broker.send_to_user(uuid.uuid4(), "notification", {"title": "x"})
+message_id = broker.send_to_topic("a:b", "event", "text", tenant_id="t", id="order-1")
+message_id = broker.broadcast("event", ["x", 1], tenant_id=ALL_TENANTS, retry=5000)
+frame: bytes = format_event("event", {"a": 1})
+total: int = broker.get_stats().total_clients
+users: list[str] = broker.get_online_users()
+
+with Broker() as running:
+    online: bool = running.is_user_online("someone")
+    response = event_stream(("tick", n) for n in range(3))
