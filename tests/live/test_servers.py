@@ -61,7 +61,7 @@ def test_http_1_0_gets_bytes_without_chunks(server: Server) -> None:
 
 def test_head_and_options_open_no_stream(server: Server) -> None:
     for method in ("HEAD", "OPTIONS"):
-        status, body, headers = server.ask(method, f"/sse/stream?user_id={USER}")
+        status, body, _ = server.ask(method, f"/sse/stream?user_id={USER}")
         assert (status, body) == (200, b"")
     until(lambda: clients(server) == 0, 10)
 

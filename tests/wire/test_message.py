@@ -29,11 +29,11 @@ CONTROLS = ["\n", "\r", "\r\n", "\0", "\x1b", "\x7f", "\x85"]
 
 @pytest.mark.parametrize("bad", CONTROLS)
 def test_a_field_cannot_smuggle_another_line(bad: str) -> None:
-    for event, id in [(f"a{bad}data: x", ""), ("a", f"1{bad}2")]:
+    for event, own in [(f"a{bad}data: x", ""), ("a", f"1{bad}2")]:
         with pytest.raises(InvalidMessage):
-            format_event(event, "x", id=id)
+            format_event(event, "x", id=own)
         with pytest.raises(InvalidMessage):
-            Message(Target.BROADCAST, "x", event, id=id)
+            Message(Target.BROADCAST, "x", event, id=own)
     with pytest.raises(InvalidMessage):
         comment_frame(f"a{bad}b")
 

@@ -8,7 +8,10 @@ from sse_broker import InvalidMessage
 from sse_broker.wire.parse import Event, Parser, parse
 
 CASES = {
-    "a BOM is dropped once": (b"\xef\xbb\xbfdata: \xef\xbb\xbfx\n\n", [Event("message", "\ufeffx")]),
+    "a BOM is dropped once": (
+        b"\xef\xbb\xbfdata: \xef\xbb\xbfx\n\n",
+        [Event("message", "\ufeffx")],
+    ),
     "line ends": (b"data: a\rdata: b\r\ndata: c\n\r\n", [Event("message", "a\nb\nc")]),
     "comments and unknown fields": (b": hi\nfoo: x\ndata\n\n", [Event("message", "")]),
     "no data, no event": (b"event: x\n\ndata: y\n\n", [Event("message", "y")]),
@@ -17,7 +20,10 @@ CASES = {
     "an id with NUL is none": (b"id: 1\0\ndata: a\n\n", [Event("message", "a")]),
     "one space only": (b"data:  a\ndata:b\n\n", [Event("message", " a\nb")]),
     "retry is digits": (b"retry: 5x\nretry: 12\ndata\n\n", [Event("message", "", "", 12)]),
-    "not every line end of Unicode": ("data: a\u2028b\x85\n\n".encode(), [Event("message", "a\u2028b\x85")]),
+    "not every line end of Unicode": (
+        "data: a\u2028b\x85\n\n".encode(),
+        [Event("message", "a\u2028b\x85")],
+    ),
     "bad UTF-8": (b"data: \xff\n\n", [Event("message", "\ufffd")]),
 }
 

@@ -14,9 +14,7 @@ from sse_broker import format_event
 from sse_broker.wire.parse import Parser, parse
 
 TRICKY = ["\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\0", " ", ":"]
-TEXTS = st.lists(st.one_of(st.sampled_from([*TRICKY, "\ufeff", "data: x"]), st.text())).map(
-    "".join
-)
+TEXTS = st.lists(st.one_of(st.sampled_from([*TRICKY, "\ufeff", "data: x"]), st.text())).map("".join)
 EVENTS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 IDS = st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True)
 
@@ -55,7 +53,9 @@ def test_httpx_sse_reads_it_back(text: str, id: str) -> None:
 
 # sseclient-py splits with str.splitlines(), at more than the standard's line ends, and
 # leaves out events without data; those texts are left to the other decoders.
-PLAIN = TEXTS.filter(lambda text: text and not re.search("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text))
+PLAIN = TEXTS.filter(
+    lambda text: text and not re.search("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
+)
 
 
 @given(PLAIN, IDS)

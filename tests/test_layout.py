@@ -1,0 +1,89 @@
+"""The rooms of the package, and its front door."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sse_broker
+
+PACKAGE = Path(sse_broker.__file__).parent
+CORE = ("errors", "config", "wire", "core")
+ROOMS = {
+    "errors": (),
+    "config": ("errors",),
+    "wire": ("errors", "wire"),
+    "core": CORE,
+    "logs": (*CORE, "logs"),
+    "broker": (*CORE, "logs"),
+    "metrics": CORE,
+    "web": (*CORE, "logs", "broker", "metrics", "web"),
+    "testing": ("wire",),
+    "app": (*CORE, "web"),
+    "signals": ("core",),
+}
+THIRD_PARTY = {"core": {"blinker"}, "web": {"flask", "werkzeug"}, "app": {"flask"}}
+
+
+def files(room: str) -> list[Path]:
+    single = PACKAGE / f"{room}.py"
+    return [single] if single.exists() else sorted((PACKAGE / room).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            found.add(node.module or "")
+            if node.module == "sse_broker":
+                found |= {f"sse_broker.{alias.name}" for alias in node.names}
+    return found - {"sse_broker"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_inward(room: str) -> None:
+    assert files(room)
+    for path in files(room):
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            if top == "sse_broker":
+                assert rest.split(".")[0] in ROOMS[room], f"{path.name} imports {name}"
+            else:
+                outside = THIRD_PARTY.get(room, set())
+                assert top in sys.stdlib_module_names | outside, f"{path.name} imports {name}"
+
+
+def test_every_file_is_in_a_room_and_says_what_it_is() -> None:
+    known = {path for room in ROOMS for path in files(room)} | {PACKAGE / "__init__.py"}
+    for path in PACKAGE.rglob("*.py"):
+        assert path in known, path
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_the_library_never_sleeps_and_never_splits_lines_by_itself() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        code = re.sub(r"#.*", "", path.read_text())
+        assert not re.search(r"\.splitlines\(|time\.sleep\(", code), path
+
+
+def test_the_front_door_is_what_it_says() -> None:
+    for name in sse_broker.__all__:
+        assert getattr(sse_broker, name) is not None
+    assert len(set(sse_broker.__all__)) == len(sse_broker.__all__)
+
+
+def test_importing_needs_flask_and_nothing_else() -> None:
+    code = (
+        "import sys, threading; import sse_broker;"
+        "bad = {'jwt', 'prometheus_client', 'gevent', 'redis', 'gunicorn', 'requests'};"
+        "assert not bad & set(sys.modules); assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
