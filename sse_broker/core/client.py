@@ -14,7 +14,7 @@ Life of a client::
 
 Lock map
     queue.mutex   guards the queue, the state and the counts; a native lock
-    order         a leaf: no other lock is taken while it is held
+    order         a leaf, but for the lock of the wake chain, which is one itself
     held for      O(1) work, or one copy of the queue; never across I/O or a callback
 """
 
@@ -99,6 +99,18 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
                 self.chain.woke()
             self.mutex.acquire()
             self._waiting = False
+
+    def put(self, item: Record, block: bool = True, timeout: float | None = None) -> None:
+        """Put one record in and wake the consumer.  Never waits, whatever the arguments say.
+
+        :raises queue.Full: there is no room; the broker asks the overflow policy instead.
+        """
+        del block, timeout
+        with self.mutex:
+            if len(self.queue) >= self.maxsize:
+                raise queue.Full
+            self.queue.append(item)
+            self.ring_locked()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Record:
         """Take one record, as :meth:`queue.Queue.get` does.
@@ -269,7 +281,7 @@ class Client:
         """Take all that waits, waiting up to *timeout* seconds for something.  One reader only."""
         frames = self.queue
         with frames.mutex:
-            if not frames.queue and self._beat is None and self._state is _LIVE:
+            if timeout and not frames.queue and self._beat is None and self._state is _LIVE:
                 frames.wait(timeout)
             records = list(frames.queue)
             frames.queue.clear()
@@ -285,7 +297,7 @@ class Client:
         """
         frames = self.queue
         with frames.mutex:
-            if not frames.queue and self._beat is None and self._state is _LIVE:
+            if timeout and not frames.queue and self._beat is None and self._state is _LIVE:
                 frames.wait(timeout)
             lost = self._lost_before or self._lost_after
             if len(frames.queue) != 1 or self._state is not _LIVE or lost:
