@@ -1,9 +1,8 @@
-"""Monitoring dashboard: one thread measures the server, every open chart moves.
+"""Monitoring dashboard: one thread measures the machine, every open chart moves.
 
-Run:  flask --app samples/dashboard.py run
+Run:  flask --app samples.dashboard run --with-threads
 See:  curl -N 'http://localhost:5000/sse/stream?user_id=<uuid>&topics=metrics:host'
-      curl -X POST http://localhost:5000/dashboard
-The stream shows ``event: sample`` once a second, from the first visit of
+The stream shows ``event: sample`` once a second, from the first request to
 ``/dashboard`` on.
 """
 
@@ -22,32 +21,28 @@ TOPIC = "metrics:host"
 
 
 class Sampler:
-    """Measures while the process lives; started by its first visitor, never at import."""
+    """Measures while the process lives; started by the first visitor, once per process."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._lock = threading.Lock()
         self._pid = 0
 
     def start(self) -> None:
-        with self._lock:
-            if self._pid == os.getpid():  # a thread does not survive a fork
-                return
+        if self._pid != os.getpid():  # a thread does not survive a fork
             self._pid = os.getpid()
-        threading.Thread(target=self._run, name="sampler", daemon=True).start()
+            threading.Thread(target=self._run, name="sampler", daemon=True).start()
 
     def _run(self) -> None:
-        pause, cpu, sent = threading.Event(), time.process_time(), 0
+        pause, before = threading.Event(), time.process_time()
         while not pause.wait(1):
-            stats, used = self._broker.get_stats(), time.process_time()
-            sample = {
-                "cpu": round(100 * (used - cpu), 1),  # percent of one core
-                "load": round(os.getloadavg()[0], 2),
-                "streams": stats.total_clients,
-                "events": stats.messages_sent - sent,
-            }
-            cpu, sent = used, stats.messages_sent
-            self._broker.send_to_topic(TOPIC, "sample", sample)
+            now = time.process_time()
+            cpu, before = round(100 * (now - before), 1), now
+            load = round(os.getloadavg()[0], 2)
+            self._broker.send_to_topic(
+                TOPIC,
+                "sample",
+                {"load": load, "cpu": cpu, "streams": self._broker.get_stats().total_clients},
+            )
 
 
 def make_blueprint(sse: SSE) -> Blueprint:
@@ -55,7 +50,7 @@ def make_blueprint(sse: SSE) -> Blueprint:
     sampler = Sampler(sse.broker)
 
     @blueprint.post("/dashboard")
-    def visit() -> Response:
+    def open_dashboard() -> Response:
         sampler.start()
         return jsonify(topic=TOPIC)
 

@@ -302,7 +302,7 @@ def test_what_is_not_json_or_too_large_is_refused(broker: Broker) -> None:
     assert broker.log.tail() == 0
 
 
-CLAIMS = {"sub": USER, "exp": time.time() + 60, "aud": "app", "iss": "me"}
+CLAIMS = {"sub": USER, "exp": time.time() + 3600, "aud": "app", "iss": "me"}
 
 
 def token(**claims: object) -> str:
@@ -365,7 +365,7 @@ def test_a_stream_ends_with_its_token() -> None:
     clock = FakeClock(unix_time=time.time())
     with Broker(clock=clock) as broker:
         response = make(broker, jwt_authenticator(KEY, audience="app", issuer="me")).get(
-            f"/sse/stream?token={token()}"
+            f"/sse/stream?token={token(exp=time.time() + 60)}"
         )
         chunks = iter(response.response)
         next(chunks)
