@@ -11,10 +11,11 @@ from typing import Any
 
 from flask import Flask
 
-from sse_broker.errors import InvalidConfig
+from sse_broker.errors import BrokerError, InvalidConfig
 from sse_broker.web.auth import default_authenticator
 from sse_broker.web.blueprint import add_health
 from sse_broker.web.extension import SSE, configured_authenticator
+from sse_broker.web.refusal import refuse
 
 __all__ = ["create_app"]
 
@@ -39,5 +40,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
             )
         authenticator = default_authenticator
     sse = SSE(app, authenticator=authenticator)
+    app.register_error_handler(BrokerError, refuse)
     add_health(app, sse.broker)
     return app
