@@ -1,60 +1,60 @@
 """Approval flow: the approver is told personally, whoever follows the process by its topic.
 
-Run:  flask --app samples.approval run --with-threads
+Run:  flask --app samples/approval.py run
 See:  curl -N 'http://localhost:5000/sse/stream?user_id=<uuid>&topics=approval:process:*'
-      curl -X POST http://localhost:5000/approvals -H 'Content-Type: application/json' \
+      curl http://localhost:5000/approvals -H 'Content-Type: application/json' \
            -d '{"title": "Leave", "approver_id": "<uuid>"}'
-      curl -X POST http://localhost:5000/approvals/1 -H 'Content-Type: application/json' \
+      curl http://localhost:5000/approvals/1 -H 'Content-Type: application/json' \
            -d '{"status": "approved"}'
-Each shows ``event: approval:status_changed``.
+Each shows ``event: approval:status_changed``, twice to an approver who follows as well.
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
-import uuid
+import logging
 from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, make_response
 
-from samples.common import field, single, wrong
+from samples.common import database, field, rows, single, user_field, wrong
 from sse_broker import SSE
 
 EVENT = "approval:status_changed"
+SCHEMA = "CREATE TABLE IF NOT EXISTS approval (id INTEGER PRIMARY KEY, title, approver_id, status)"
+ASK = "INSERT INTO approval VALUES (NULL, ?, ?, 'pending')"
+DECIDE = "UPDATE approval SET status = ? WHERE id = ? AND status = 'pending'"
+
+logger = logging.getLogger(__name__)
 
 
 class ApprovalService:
-    """Approvals in memory; a real one would have a table."""
+    """Changes an approval in the database, then tells those it concerns."""
 
     def __init__(self, sse: SSE) -> None:
         self._sse = sse
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._tasks: dict[int, dict[str, Any]] = {}
 
     def ask(self, title: str, approver_id: str) -> dict[str, Any]:
-        with self._lock:
-            number = next(self._numbers)
-            task = {"id": number, "title": title, "approver": approver_id, "status": "pending"}
-            self._tasks[number] = task
-        return self._tell(task)
+        with database(SCHEMA) as db:
+            number = db.execute(ASK, (title, approver_id)).lastrowid
+        return self._tell({"id": number, "title": title, "approver_id": approver_id}, "pending")
 
     def decide(self, number: int, status: str) -> dict[str, Any] | None:
-        with self._lock:
-            task = self._tasks.get(number)
-            if task is None or task["status"] != "pending":
+        with database(SCHEMA) as db:
+            if not db.execute(DECIDE, (status, number)).rowcount:
                 return None
-            task = self._tasks[number] = {**task, "status": status}
-        return self._tell(task)
+            task = rows(db.execute("SELECT * FROM approval WHERE id = ?", (number,)))[0]
+        return self._tell(task, status)
 
-    def all(self) -> list[dict[str, Any]]:
-        with self._lock:
-            return list(self._tasks.values())[-20:]
+    def newest(self) -> list[dict[str, Any]]:
+        with database(SCHEMA) as db:
+            return rows(db.execute("SELECT * FROM approval ORDER BY id DESC LIMIT 20"))
 
-    def _tell(self, task: dict[str, Any]) -> dict[str, Any]:
-        self._sse.send_to_user(task["approver"], EVENT, task)
-        self._sse.send_to_topic(f"approval:process:{task['id']}", EVENT, task)
+    def _tell(self, task: dict[str, Any], status: str) -> dict[str, Any]:
+        task = {**task, "status": status}
+        self._sse.send_to_user(task["approver_id"], EVENT, {**task, "as": "approver"})
+        topic = f"approval:process:{task['id']}"
+        self._sse.send_to_topic(topic, EVENT, {**task, "as": "follower"})
+        logger.info("approval %s is %s", task["id"], status)
         return task
 
 
@@ -64,11 +64,7 @@ def make_blueprint(sse: SSE) -> Blueprint:
 
     @blueprint.post("/approvals")
     def ask() -> Response:
-        try:
-            approver = str(uuid.UUID(field("approver_id")))
-        except ValueError:
-            return wrong("approver_id", "approver_id must be a UUID")
-        return jsonify(service.ask(field("title", most=200), approver))
+        return jsonify(service.ask(field("title", most=200), user_field("approver_id")))
 
     @blueprint.post("/approvals/<int:number>")
     def decide(number: int) -> Response:
@@ -81,8 +77,8 @@ def make_blueprint(sse: SSE) -> Blueprint:
         return jsonify(task)
 
     @blueprint.get("/approvals")
-    def show() -> Response:
-        return jsonify(service.all())
+    def newest() -> Response:
+        return jsonify(service.newest())
 
     return blueprint
 

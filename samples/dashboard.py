@@ -1,9 +1,10 @@
-"""Monitoring dashboard: one thread measures the machine, every open chart moves.
+"""Monitoring dashboard: one thread measures the server, every open chart moves.
 
-Run:  flask --app samples.dashboard run --with-threads
+Run:  flask --app samples/dashboard.py run
 See:  curl -N 'http://localhost:5000/sse/stream?user_id=<uuid>&topics=metrics:host'
-The stream shows ``event: sample`` once a second, from the first request to
-``/dashboard`` on.
+      curl -X POST http://localhost:5000/dashboard
+The stream shows ``event: sample`` once a second, from a visit of ``/dashboard``
+until no stream is open.
 """
 
 from __future__ import annotations
@@ -18,31 +19,42 @@ from samples.common import single
 from sse_broker import SSE, Broker
 
 TOPIC = "metrics:host"
+EVERY = 1.0  # seconds
 
 
 class Sampler:
-    """Measures while the process lives; started by the first visitor, once per process."""
+    """Measures while a stream is open; started by a visitor, never at import."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._lock = threading.Lock()
         self._pid = 0
 
     def start(self) -> None:
-        if self._pid != os.getpid():  # a thread does not survive a fork
+        with self._lock:
+            if self._pid == os.getpid():  # a thread does not survive a fork
+                return
             self._pid = os.getpid()
-            threading.Thread(target=self._run, name="sampler", daemon=True).start()
+        threading.Thread(target=self._run, name="sampler", daemon=True).start()
 
     def _run(self) -> None:
-        pause, before = threading.Event(), time.process_time()
-        while not pause.wait(1):
-            now = time.process_time()
-            cpu, before = round(100 * (now - before), 1), now
-            load = round(os.getloadavg()[0], 2)
-            self._broker.send_to_topic(
-                TOPIC,
-                "sample",
-                {"load": load, "cpu": cpu, "streams": self._broker.get_stats().total_clients},
-            )
+        pause, cpu = threading.Event(), time.process_time()
+        sent = self._broker.get_stats().messages_sent
+        while not pause.wait(EVERY):
+            with self._lock:
+                stats = self._broker.get_stats()
+                if not stats.total_clients:
+                    self._pid = 0
+                    return
+            used = time.process_time()
+            sample = {
+                "cpu": round(100 * (used - cpu) / EVERY, 1),  # percent of one core
+                "load": round(os.getloadavg()[0], 2),
+                "streams": stats.total_clients,
+                "events": stats.messages_sent - sent,
+            }
+            cpu, sent = used, stats.messages_sent
+            self._broker.send_to_topic(TOPIC, "sample", sample)
 
 
 def make_blueprint(sse: SSE) -> Blueprint:
@@ -50,7 +62,7 @@ def make_blueprint(sse: SSE) -> Blueprint:
     sampler = Sampler(sse.broker)
 
     @blueprint.post("/dashboard")
-    def open_dashboard() -> Response:
+    def visit() -> Response:
         sampler.start()
         return jsonify(topic=TOPIC)
 

@@ -1,8 +1,8 @@
 """Log stream: what the application logs appears in the browser as it is written.
 
-Run:  flask --app samples.logstream run --with-threads
-See:  curl -N 'http://localhost:5000/sse/stream?user_id=<uuid>&topics=logs:*'
-      curl -X POST http://localhost:5000/log -H 'Content-Type: application/json' \
+Run:  flask --app samples/logstream.py run
+See:  curl -N 'http://localhost:5000/sse/stream?user_id=<uuid>&topics=logs:app'
+      curl http://localhost:5000/log -H 'Content-Type: application/json' \
            -d '{"level": "info", "text": "hello"}'
 The stream shows ``event: log``.
 """
@@ -17,10 +17,13 @@ from samples.common import field, single, wrong
 from sse_broker import SSE, Broker
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+TOPIC = "logs:app"
+
+logger = logging.getLogger(__name__)
 
 
 class BrokerHandler(logging.Handler):
-    """Sends each record to the topic of its logger.
+    """Sends each record to a topic.
 
     Never attach it to ``sse_broker``'s own loggers: a send would log, and a log send.
     """
@@ -31,7 +34,8 @@ class BrokerHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = {"level": record.levelname.lower(), "text": record.getMessage()}
+            line = {"level": record.levelname.lower(), "logger": record.name}
+            line["text"] = self.format(record)
             self._broker.send_to_topic(self._topic, "log", line)
         except Exception:  # what logging asks of a handler
             self.handleError(record)
@@ -39,9 +43,9 @@ class BrokerHandler(logging.Handler):
 
 def make_blueprint(sse: SSE) -> Blueprint:
     blueprint = Blueprint("logstream", __name__)
-    logger = logging.getLogger("samples.shop")
-    logger.setLevel(logging.INFO)
-    logger.handlers = [BrokerHandler(sse.broker, "logs:shop")]
+    samples = logging.getLogger("samples")  # the parent of every sample's own logger
+    samples.setLevel(logging.INFO)
+    samples.handlers = [BrokerHandler(sse.broker, TOPIC)]
 
     @blueprint.post("/log")
     def write() -> Response:

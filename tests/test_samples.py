@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
+import socket
+import threading
+from pathlib import Path
 
 import pytest
+from flask.cli import ScriptInfo
 
+from samples.demo import __main__ as starter
 from samples.demo.app import USERS, create_app
 from sse_broker import Client
 
+ROOT = Path(__file__).parents[1]
 ME = USERS[0]["id"]
 CASES = {
     "notifications": ("/notifications", {"user_id": ME, "title": "Hi"}, "notification"),
@@ -24,6 +32,8 @@ TOPICS = ["metrics:host", "logs:*", "approval:process:*"]
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("DEMO_DATA", str(tmp_path))
+    monkeypatch.setattr("samples.dashboard.EVERY", 0.01)
+    monkeypatch.setattr("samples.progress.ROUNDS", 1)
 
 
 def watch(app) -> Client:
@@ -56,6 +66,40 @@ def test_it_pushes_what_it_says(app) -> None:
         while app.sample == "demo" and seen != event:
             seen = client.queue.get(timeout=5).message.event
         assert seen == event
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_command_of_its_header_finds_the_application(name, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    header = Path("samples", f"{name}.py").read_text().split('"""')[1]
+    target = re.search(r"flask --app (\S+) run", header).group(1)
+
+    rules = {
+        rule.rule for rule in ScriptInfo(app_import_path=target).load_app().url_map.iter_rules()
+    }
+
+    assert {CASES[name][0], "/sse/stream"} <= rules
+    assert f"http://localhost:5000{CASES[name][0]}" in header
+
+
+def test_no_thread_starts_before_the_first_request() -> None:
+    before = set(threading.enumerate())
+
+    for name in CASES:
+        importlib.import_module(f"samples.{name}").create_app()
+    create_app()
+
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"text"', b"{", b"\xff"])
+def test_a_body_that_is_no_object_is_told_a_field(app, body) -> None:
+    browser = app.test_client()
+    for name, (path, fields, _) in CASES.items():
+        if fields and app.sample in ("demo", name):
+            answer = browser.post(path, data=body, content_type="application/json")
+            assert answer.status_code == 400
+            assert answer.json["field"] in fields
 
 
 def test_bad_input_is_told_its_field(app) -> None:
@@ -100,6 +144,90 @@ def test_the_demo_answers_local_names_only_with_a_policy() -> None:
     assert browser.get("/", headers={"Host": "evil.example.com"}).status_code == 403
     assert browser.get("/sse/stream", headers={"Host": "evil.example.com"}).status_code == 403
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("localhost:8000", 200),
+        ("LOCALHOST:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]", 200),
+        ("[::1]:8000", 200),
+        ("localhost.example.com", 403),
+        ("example.com:8000", 403),
+        ("127.0.0.1.example.com", 403),
+    ],
+)
+def test_the_demo_knows_its_hosts(host, status) -> None:
+    answer = create_app().test_client().get("/api/users", headers={"Host": host})
+
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("names", ["demo.example.com", "", " , "])
+def test_the_demos_hosts_can_be_named(monkeypatch, names) -> None:
+    monkeypatch.setenv("DEMO_ALLOWED_HOSTS", names)
+    browser = create_app().test_client()
+
+    hosts = ("demo.example.com:8000", "localhost", "example.com")
+
+    statuses = [browser.get("/api/users", headers={"Host": host}).status_code for host in hosts]
+    assert statuses == [200 if "demo" in names else 403, 403, 403]
+
+
+@pytest.mark.parametrize("origin", ["http://example.com", "null", "http://localhost:9999"])
+def test_a_foreign_page_cannot_give_orders(origin) -> None:
+    browser = create_app().test_client()
+    order = json.dumps({"user_id": ME, "event": "test", "data": "hello"})
+
+    answer = browser.post(
+        "/api/test/send", data=order, content_type="text/plain", headers={"Origin": origin}
+    )
+
+    assert answer.status_code == 403
+
+
+def test_the_page_has_nothing_inline_and_nothing_foreign() -> None:
+    static = ROOT / "samples" / "demo" / "static"
+    page = (static / "index.html").read_text()
+    script = (static / "demo.js").read_text()
+
+    assert not re.search(r"<script>|<style|\sstyle=|\son[a-z]+=|https?://", page)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+    ids = set(re.findall(r'id="([\w-]+)"', page))
+    assert set(re.findall(r'\$\("([\w-]+)"\)', script)) <= ids
+
+
+@pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_named(monkeypatch, port) -> None:
+    monkeypatch.setenv("PORT", port)
+
+    with pytest.raises(SystemExit, match="PORT must be a number from 1 to 65535"):
+        starter.free_port()
+
+
+def test_a_taken_port_is_told_with_the_cure(monkeypatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("PORT", str(port))
+
+        with pytest.raises(SystemExit, match=f"Port {port} is taken.  Choose another: PORT="):
+            starter.free_port()
+
+
+def test_the_seeds_curl_needs_no_content_type() -> None:
+    app = create_app()
+    client = watch(app)
+    body = json.dumps({"user_id": ME, "event": "test", "data": "hello"})
+    form = "application/x-www-form-urlencoded"  # what curl -d says
+
+    answer = app.test_client().post("/api/test/send", data=body, content_type=form)
+
+    assert answer.json == {"id": client.queue.get(timeout=5).id}
+    app.extensions["sse"].unregister(client)
+    app.extensions["sse"].stop()
 
 
 def test_the_seeds_test_send() -> None:

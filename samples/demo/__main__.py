@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import socket
@@ -9,7 +10,6 @@ import sys
 
 from samples.demo.app import USERS
 
-PORT = int(os.environ.get("PORT", "8000"))
 THREADS = "64"  # each open stream holds one
 
 GREETING = """
@@ -18,26 +18,35 @@ GREETING = """
   Open      http://localhost:{port}
   Or watch  curl -N 'http://localhost:{port}/sse/stream?user_id={user}'
   and send  curl -X POST http://localhost:{port}/api/test/send \\
-              -H 'Content-Type: application/json' \\
               -d '{{"user_id": "{user}", "event": "notification", "data": {{"title": "Hello"}}}}'
 
   Ctrl-C ends it.  Start it again while the page is open, and look.
 """
 
 
+def free_port() -> int:
+    """Return the port to listen on, or end with a sentence that says why not."""
+    wanted = os.environ.get("PORT", "8000")
+    if not (wanted.isdecimal() and 0 < int(wanted) < 65536):
+        sys.exit(f"PORT must be a number from 1 to 65535, not {wanted!r}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+        try:
+            probe.bind(("127.0.0.1", int(wanted)))
+        except OSError as error:
+            why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error})"
+            sys.exit(f"Port {wanted} {why}.  Choose another: PORT=8001 make run")
+    return int(wanted)
+
+
 def main() -> None:
     """Check, greet, start."""
     if importlib.util.find_spec("gunicorn") is None:
         sys.exit("The demo needs gunicorn: pip install 'sse-broker[gunicorn]'")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            sys.exit(f"Port {PORT} is taken.  Choose another: PORT=8001 make run")
-    print(GREETING.format(port=PORT, user=USERS[0]["id"]), flush=True)
+    port = free_port()
+    print(GREETING.format(port=port, user=USERS[0]["id"]), flush=True)
     command = [sys.executable, "-m", "gunicorn", "--workers", "1", "--worker-class", "gthread"]
-    command += ["--threads", THREADS, "--bind", f"127.0.0.1:{PORT}", "--graceful-timeout", "2"]
+    command += ["--threads", THREADS, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "2"]
     command += ["--log-level", "warning", "samples.demo.app:create_app()"]
     from gunicorn.config import KNOWN_SETTINGS
 

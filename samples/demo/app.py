@@ -1,50 +1,42 @@
 """The six samples as one application with a page.
 
-Made for one person on one machine: it believes ``?user_id=`` and answers to
-local host names only, so that no foreign page can reach it by DNS rebinding.
+Made for one person on one machine: it believes ``?user_id=``.  So it answers to
+local host names only (no foreign page reaches it by DNS rebinding), and takes
+orders from its own page only (none by a form on a foreign one).
 """
 
 from __future__ import annotations
 
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, jsonify, request
 
 from samples import announcement, approval, dashboard, logstream, notifications, progress
-from samples.common import field, wrong
-from sse_broker import SSE, BrokerError
-from sse_broker.web.refusal import refuse
+from samples.common import field, refuse_bad_messages, wrong
+from sse_broker import SSE
 
 USERS = [
     {"id": "11111111-1111-4111-8111-111111111111", "name": "Ada", "role": "Employee"},
     {"id": "22222222-2222-4222-8222-222222222222", "name": "Grace", "role": "Manager"},
     {"id": "33333333-3333-4333-8333-333333333333", "name": "Linus", "role": "Operations"},
+    {"id": "44444444-4444-4444-8444-444444444444", "name": "Margaret", "role": "Audit"},
 ]
 SAMPLES = (notifications, approval, progress, announcement, dashboard, logstream)
+LOCAL = "localhost,127.0.0.1,[::1]"
 POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
 def create_app() -> Flask:
-    """Return the demo."""
+    """Return the demo.  ``DEMO_ALLOWED_HOSTS`` replaces the local host names, with commas."""
     app = Flask(__name__, static_folder="static", static_url_path="/static")
     app.config.update({key: value for key, value in os.environ.items() if key.startswith("SSE_")})
     sse = SSE(app)
     for sample in SAMPLES:
         app.register_blueprint(sample.make_blueprint(sse))
-    app.register_error_handler(BrokerError, refuse)
-    allowed = os.environ.get("DEMO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-
-    @app.before_request
-    def check_host() -> None:
-        if request.host.rpartition(":")[0] not in allowed and request.host not in allowed:
-            abort(403, "this demo answers to local host names only")
-
-    @app.after_request
-    def add_policy(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+    refuse_bad_messages(app)
+    add_guards(app, os.environ.get("DEMO_ALLOWED_HOSTS", LOCAL))
 
     @app.get("/")
     def page() -> Response:
@@ -56,11 +48,36 @@ def create_app() -> Flask:
 
     @app.post("/api/test/send")
     def send() -> Any:
-        """Send as the seed's integration test does: ``{"user_id", "event", "data"}``."""
-        user_id, event = field("user_id"), field("event")
-        body = request.get_json()
+        """Send what a terminal asks for: ``{"user_id", "event", "data"}``."""
+        user_id, event = field("user_id", force=True), field("event", force=True)
+        body = request.get_json(force=True)
         if "data" not in body:
             return wrong("data", "data is required")
         return jsonify(id=sse.send_to_user(user_id, event, body["data"]))
 
     return app
+
+
+def add_guards(app: Flask, names: str) -> None:
+    """Refuse foreign hosts and origins; forbid the page whatever is not its own."""
+    allowed = {name.strip().lower() for name in names.split(",") if name.strip()}
+
+    def is_local(authority: str) -> bool:
+        name, _, port = authority.lower().rpartition(":")
+        return (name if name and port.isdigit() else authority.lower()) in allowed
+
+    @app.before_request
+    def check_host() -> None:
+        origin = request.headers.get("Origin")
+        if not is_local(request.host):
+            abort(403, "this demo answers to local host names only")
+        if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+            abort(403, "this demo answers to its own page only")
+
+    @app.after_request
+    def add_policy(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if not request.path.startswith("/sse/"):
+            response.headers["Cache-Control"] = "no-cache"  # a new version shows at once
+        return response

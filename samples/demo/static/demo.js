@@ -3,11 +3,24 @@
 
 const $ = (id) => document.getElementById(id);
 const LIBRARY = ["welcome", "heartbeat", "reset", "dropped", "error", "close"];
-const TOPICS = "metrics:host,logs:shop,approval:process:*";
-const KEEP = 200;
+const TOPICS = "metrics:host,logs:app,approval:process:*";
+const KEEP = 200;  // lines of each list
+const CHARTS = [  // field of a sample, label, the least its axis reaches to
+  ["cpu", "server CPU, % of a core", 10],
+  ["load", "load of the machine", 1],
+  ["streams", "open streams", 4],
+  ["events", "events sent per second", 10],
+];
 
-let users = [], me = null, source = null, lastId = "", retryTimer = 0, wait = 0, unread = 0;
+let users = [];
+let me = null;          // one of users
+let source = null;      // the EventSource of now; events of older ones are ignored
+let lastId = "";        // what to go on from
+let retryTimer = 0;
+let wait = 0;           // ms until the next try, doubled by each that fails
+let count = 0;
 const samples = [];
+const unread = new Set();
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -15,6 +28,8 @@ function make(tag, attributes = {}, ...children) {
   element.append(...children);
   return element;
 }
+
+const clock = () => new Date().toLocaleTimeString("en-GB");
 
 async function post(url, body) {
   try {
@@ -24,10 +39,8 @@ async function post(url, body) {
       body: JSON.stringify(body),
     });
     if (!answer.ok) show("refused", (await answer.json().catch(() => ({}))).error || answer.statusText);
-    return answer.ok;
   } catch {
-    show("refused", "the server cannot be reached");
-    return false;
+    show("refused", "the server cannot be reached; nothing was sent");
   }
 }
 
@@ -40,21 +53,23 @@ async function get(url) {
 // -- the stream ---------------------------------------------------------------
 
 function state(name, detail = "") {
-  $("state").dataset.state = name;
-  $("state").querySelector("b").textContent = name;
-  $("detail").textContent = detail;
+  if ($("state").dataset.state !== name) {
+    $("state").dataset.state = name;
+    $("state").querySelector("b").textContent = name;
+  }
+  $("detail").textContent = $("detail").title = detail;
 }
 
 function connect() {
   clearTimeout(retryTimer);
   source?.close();
-  state(lastId ? "reconnecting" : "connecting");
+  state(lastId ? "reconnecting" : "connecting", lastId && `after ${lastId}`);
   const query = new URLSearchParams({ user_id: me.id, topics: TOPICS });
   if (lastId) query.set("last_event_id", lastId);
   const stream = source = new EventSource(`/sse/stream?${query}`);
   stream.onerror = () => {
     if (stream !== source) return;
-    state("reconnecting", lastId ? `since ${lastId}` : "");
+    state(lastId ? "reconnecting" : "connecting", lastId && `after ${lastId}`);
     // An EventSource that was refused (a proxy's 502, say) gives up for good: make a new one.
     if (stream.readyState === EventSource.CLOSED) {
       wait = Math.min(15000, (wait || 500) * 2);
@@ -70,45 +85,58 @@ function connect() {
 
 function take(name, event) {
   if (event.lastEventId) lastId = event.lastEventId;
-  show(name, event.data);
+  show(name, event.data, event.lastEventId);
+  if (name === "close" || name === "error") {
+    state("reconnecting", `after ${lastId}`);
+    return;
+  }
+  state("live", lastId);
   if (name === "welcome") {
     wait = 0;
-    state("live", lastId);
     post("/dashboard", {});  // a new server has nobody measuring yet
   } else if (name === "reset") {
-    load();  // what came in between is in the database
-  } else if (name === "close" || name === "error") {
-    state("reconnecting", event.data);
+    recover();
   } else {
-    state("live", lastId);
-    panels[name]?.(JSON.parse(event.data));
+    let data = event.data;
+    try { data = JSON.parse(data); } catch { /* a string that its sender made */ }
+    panels[name]?.(data);
   }
 }
 
-function show(name, data) {
+// The stream says that it cannot prove continuity; the database knows what came in between.
+async function recover() {
+  for (const row of $("tasks").querySelectorAll("[data-running]")) {
+    row.querySelector("small").textContent = "lost";
+  }
+  const missed = await load(true);
+  if (missed === null) return;
+  $("notice").hidden = false;
+  $("notice").firstChild.textContent = "The stream could not go on where it was (event: reset). "
+    + `Read again from the database: ${missed} new or changed.`;
+}
+
+function show(name, data, id = "") {
   const log = $("events");
-  const kind = LIBRARY.includes(name) ? `library ${name}` : name.replace(/\W/g, "-");
-  log.prepend(make("li", { class: `${kind} new` },
-    make("time", {}, new Date().toLocaleTimeString()), make("b", {}, name), make("span", {}, data)));
+  const library = LIBRARY.includes(name) ? "library " : "";
+  log.prepend(make("li", { class: `${library}${name.replace(/\W/g, "-")} new` },
+    make("time", {}, clock()), make("b", {}, name), make("i", {}, id), make("span", {}, data)));
   while (log.children.length > KEEP) log.lastChild.remove();
+  $("count").textContent = ++count;
 }
 
 // -- the panels ---------------------------------------------------------------
 
 const panels = {
-  notification(note) {
-    addNote(note, true);
-    unread += 1;
-    badge();
-  },
-  "approval:status_changed"(task) { showApproval(task); },
+  notification(note) { showNote(note, true); },
+  "approval:status_changed"(task) { showApproval(task, true); },
   progress({ task, percent }) {
     let row = $(`task-${task}`);
     if (!row) {
-      row = make("li", { id: `task-${task}` }, make("span", {}, `task ${task}`),
+      row = make("li", { id: `task-${task}` }, make("span", {}, task),
         make("progress", { max: 100, value: 0, "aria-label": `task ${task}` }), make("small"));
       $("tasks").prepend(row);
     }
+    row.toggleAttribute("data-running", percent < 100);
     row.querySelector("progress").value = percent;
     row.querySelector("small").textContent = percent < 100 ? `${percent} %` : "done";
   },
@@ -121,81 +149,111 @@ const panels = {
     if (samples.length > 60) samples.shift();
     draw();
   },
-  log({ level, text }) {
+  log({ level, logger, text }) {
     const list = $("logs");
-    list.append(make("li", { class: level }, `${new Date().toLocaleTimeString()} ${level.padEnd(7)} ${text}`));
+    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
+    list.append(make("li", { class: level }, make("time", {}, clock()), " ",
+      make("b", {}, level.padEnd(7)), " ", make("i", {}, logger), ` ${text}`));
     while (list.children.length > KEEP) list.firstChild.remove();
-    list.scrollTop = list.scrollHeight;
+    if (atEnd) list.scrollTop = list.scrollHeight;
   },
+  // What a terminal sends with POST /api/test/send: shown with the other events, in no panel.
+  message() {},
+  test() {},
 };
 
-function addNote(note, fresh) {
-  if ($(`note-${note.id}`)) return;
-  $("inbox").prepend(make("li", { id: `note-${note.id}`, class: fresh ? "new" : "" },
-    make("span", {}, note.title), make("small", {}, note.id ? `#${note.id}` : "")));
+// Returns whether the note was not there before.
+function showNote(note, fresh) {
+  const { id = "", title = note } = Object(note);
+  if (id && $(`note-${id}`)) return false;
+  const row = make("li", { class: fresh ? "new unread" : "" },
+    make("span", {}, typeof title === "string" ? title : JSON.stringify(title)),
+    make("small", {}, id && `#${id}`));
+  if (id) row.id = `note-${id}`;
+  row.dataset.number = id;
+  const older = [...$("inbox").children].find((other) => !(Number(other.dataset.number) > Number(id)));
+  $("inbox").insertBefore(row, fresh ? $("inbox").firstChild : older ?? null);
+  if (fresh) unread.add(row);
+  badge();
+  return true;
 }
 
 function badge() {
-  $("unread").hidden = unread === 0;
-  $("unread").textContent = unread;
+  $("unread").hidden = $("read").hidden = unread.size === 0;
+  $("unread").textContent = unread.size;
 }
 
-function showApproval(task) {
-  const name = users.find((user) => user.id === task.approver)?.name || "somebody";
-  const row = make("li", { id: `approval-${task.id}`, class: "new" },
-    make("span", {}, task.title, make("small", {}, ` for ${name}`)),
-    make("b", { class: task.status }, task.status));
-  if (task.status === "pending" && task.approver === me.id) {
+function readAll() {
+  for (const row of unread) row.classList.remove("unread");
+  unread.clear();
+  badge();
+}
+
+// Returns whether anything changed.  A decision stays: what was read before it may come after it.
+function showApproval(task, fresh) {
+  const old = $(`approval-${task.id}`);
+  if (old && (old.dataset.status !== "pending" || task.status === "pending")) return false;
+  const name = users.find((user) => user.id === task.approver_id)?.name || "somebody";
+  const row = make("li", { id: `approval-${task.id}`, class: fresh ? "new" : "", "data-status": task.status },
+    make("span", {}, task.title, make("small", {}, ` for ${name}`)));
+  if (task.status === "pending" && task.approver_id === me.id) {
     for (const [label, status] of [["Approve", "approved"], ["Reject", "rejected"]]) {
-      const button = make("button", { type: "button" }, label);
+      const button = make("button", { type: "button", class: status }, label);
       button.onclick = () => post(`/approvals/${task.id}`, { status });
       row.append(button);
     }
   }
-  const old = $(`approval-${task.id}`);
+  row.append(make("b", { class: `status ${task.status}` }, task.status));
   if (old) old.replaceWith(row); else $("approvals").prepend(row);
+  return true;
 }
 
 function draw() {
-  const lines = [["l1", "load", 4], ["l2", "cpu", 100], ["l3", "streams", 10]];
-  for (const [style, field, least] of lines) {
-    const top = Math.max(least, ...samples.map((sample) => sample[field]));
-    const points = samples.map((sample, index) =>
-      `${600 - 10 * (samples.length - 1 - index)},${132 - 124 * sample[field] / top}`);
-    document.querySelector(`polyline.${style}`).setAttribute("points", points.join(" "));
+  for (const [field, , least] of CHARTS) {
+    const chart = $(`chart-${field}`);
+    const values = samples.map((sample) => sample[field] ?? 0);
+    const top = Math.max(least, ...values) * 1.15;
+    const points = values.map((value, index) =>
+      `${(600 - 600 * (values.length - 1 - index) / 59).toFixed(1)},${(99 - 98 * value / top).toFixed(1)}`);
+    chart.querySelector("polyline").setAttribute("points", points.join(" "));
+    const left = points[0].split(",")[0];
+    chart.querySelector("polygon").setAttribute("points", `${left},100 ${points.join(" ")} 600,100`);
+    chart.querySelector("b").textContent = values[values.length - 1];
   }
-  const { load, cpu, streams } = samples[samples.length - 1];
-  $("numbers").textContent = `load ${load}, CPU ${cpu} %, ${streams} open streams`;
 }
 
-async function load() {
+// Reads what the database has; returns how much of it the page did not show, null if it cannot.
+async function load(fresh) {
   const user = me;
   try {
-    const [notes, approvals] = await Promise.all([get(`/notifications/${me.id}`), get("/approvals")]);
-    if (user !== me) return;
-    // Events may have come while this was on its way: what is shown already is newer.
-    notes.reverse().forEach((note) => addNote(note, false));
-    for (const task of approvals) {
-      if (task.status !== "pending" || !$(`approval-${task.id}`)) showApproval(task);
-    }
+    const [notes, approvals] = await Promise.all([get(`/notifications/${user.id}`), get("/approvals")]);
+    if (user !== me) return null;
+    const changed = [...notes.reverse().map((note) => showNote(note, fresh)),
+      ...approvals.reverse().map((task) => showApproval(task, fresh))];
+    return changed.filter(Boolean).length;
   } catch {
-    // The stream's own state says that the server is away; its return loads again.
+    return null;  // the stream's own state says that the server is away
   }
 }
 
 // -- the page -----------------------------------------------------------------
 
-function become(user) {
+async function become(user) {
   me = user;
   lastId = "";
-  unread = 0;
-  badge();
-  location.hash = user.name;
+  source?.close();
+  readAll();
+  history.replaceState(null, "", `#${user.name}`);
   for (const id of ["inbox", "approvals", "tasks", "logs"]) $(id).replaceChildren();
-  for (const button of $("users").children) button.setAttribute("aria-pressed", button.dataset.id === user.id);
+  for (const id of ["banner", "notice"]) $(id).hidden = true;
+  for (const button of $("users").children) {
+    button.setAttribute("aria-pressed", button.dataset.id === user.id);
+  }
+  $("task").querySelector(".hint").textContent = `A background thread reports to ${user.name} alone.`;
+  $("second").href = `/#${users[(users.indexOf(user) + 1) % users.length].name}`;
   document.title = `${user.name} · sse_broker demo`;
-  load();
   connect();
+  load(false);
 }
 
 function wire(form, url, extra = () => ({})) {
@@ -205,8 +263,27 @@ function wire(form, url, extra = () => ({})) {
   });
 }
 
+function chart([field, label]) {
+  const box = make("div", { class: `chart ${field === "events" ? "sent" : field}`, id: `chart-${field}` },
+    make("p", {}, label, make("b", {}, "–")));
+  const svg = (tag, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const picture = svg("svg", { viewBox: "0 0 600 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+  picture.append(svg("polygon", {}), svg("polyline", {}));
+  box.append(picture);
+  return box;
+}
+
 async function begin() {
-  users = await get("/api/users");
+  try {
+    users = await get("/api/users");
+  } catch {
+    setTimeout(begin, 2000);
+    return;
+  }
   for (const user of users) {
     const button = make("button", { type: "button", "data-id": user.id }, user.name, make("small", {}, user.role));
     button.onclick = () => become(user);
@@ -214,17 +291,23 @@ async function begin() {
   }
   for (const select of document.querySelectorAll("select[name$=_id]")) {
     for (const user of users) select.append(make("option", { value: user.id }, user.name));
+    select.value = users[1].id;
   }
-  $("ask").approver_id.value = users[1].id;
+  $("charts").append(...CHARTS.map(chart));
   wire("notify", "/notifications");
   wire("ask", "/approvals");
   wire("task", "/tasks", () => ({ user_id: me.id }));
   wire("announce", "/announcements");
   wire("log", "/log");
-  $("inbox").onclick = () => { unread = 0; badge(); };
-  $("banner").querySelector("button").onclick = () => { $("banner").hidden = true; };
+  $("read").onclick = readAll;
+  $("quiet").onchange = (event) => $("events").classList.toggle("quiet", event.target.checked);
   $("clear").onclick = () => $("events").replaceChildren();
-  become(users.find((user) => `#${user.name}` === location.hash) || users[0]);
+  for (const id of ["banner", "notice"]) {
+    $(id).querySelector("button").onclick = () => { $(id).hidden = true; };
+  }
+  const named = () => users.find((user) => `#${user.name}` === location.hash);
+  window.onhashchange = () => { if (named() && named() !== me) become(named()); };
+  become(named() || users[0]);
 }
 
 begin();
