@@ -116,6 +116,9 @@ class BrokerConfig:
     max_message_bytes: int = option(
         256 * 1024, at_least(1), "bytes", "The largest message, as it goes on the wire."
     )
+    presence_grace: float = option(
+        10.0, at_least(0), "s", "A user without a stream for this long is said to be offline."
+    )
     require_tenant: bool = option(
         False, YES_NO, "", "Refuse messages and clients that name no tenant."
     )

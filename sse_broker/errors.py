@@ -132,6 +132,22 @@ class StreamingUnsupported(BrokerError):
 
 
 class LogUnavailable(BrokerError):
-    """The log cannot be opened, read or written now."""
+    """The log cannot be opened, read or written now.
+
+    After a publish ``maybe_recorded`` says whether the outcome is unknown: the
+    log may have taken the message before its answer was lost.  ``False`` is
+    certainty that it did not.
+    """
 
     text = "log unavailable"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        field: str = "",
+        retry_after: float | None = None,
+        maybe_recorded: bool = False,
+    ) -> None:
+        super().__init__(detail, field=field, retry_after=retry_after)
+        self.maybe_recorded = maybe_recorded

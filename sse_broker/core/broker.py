@@ -22,7 +22,15 @@ from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, PositionLost, SystemClock
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
-from sse_broker.errors import InvalidMessage, MessageTooLarge, TopicForbidden, TopicsNotEnabled
+from sse_broker.errors import (
+    AuthenticationFailed,
+    InvalidMessage,
+    LogUnavailable,
+    MessageTooLarge,
+    TopicForbidden,
+    TopicsNotEnabled,
+)
+from sse_broker.wire.command import Act, Command
 from sse_broker.wire.ids import UserID, normal_user_id
 from sse_broker.wire.message import (
     AllTenants,
@@ -37,6 +45,7 @@ from sse_broker.wire.topics import check_pattern
 __all__ = ["Broker"]
 
 STOP_TIMEOUT = 5.0
+REVOKED_FOR = 86_400.0  # seconds
 
 _log = logging.getLogger("sse_broker.broker")
 
@@ -68,9 +77,10 @@ class Broker:
         log.bind(_limits(self.config), self._clock)
 
     def __repr__(self) -> str:
-        stats = self.get_stats()
-        running = "running" if stats.is_running else "not running"
-        return f"<Broker {stats.log} {running}, {stats.total_clients} clients>"
+        here = self._here()
+        return (
+            f"<Broker {self.log.url} {here.life.value}, {here.counts().active_connections} clients>"
+        )
 
     def __enter__(self) -> Broker:
         self.start()
@@ -171,6 +181,18 @@ class Broker:
         :raises MessageTooLarge: longer than ``max_message_bytes``.
         :raises TopicsNotEnabled: it is for a topic and ``enable_topics`` is off.
         """
+        self.check(message)
+        record = self.log.append(message)
+        self._here().published()
+        return record.id
+
+    def check(self, message: Message) -> None:
+        """Refuse a message that :meth:`publish` would refuse.  Sends nothing; never waits.
+
+        :raises MessageTooLarge: longer than ``max_message_bytes``.
+        :raises TopicsNotEnabled: it is for a topic and ``enable_topics`` is off.
+        :raises InvalidMessage: it has no tenant and ``require_tenant`` is on.
+        """
         config = self.config
         if message.target is Target.TOPIC and not config.enable_topics:
             raise TopicsNotEnabled(field="topic")
@@ -181,12 +203,57 @@ class Broker:
             raise MessageTooLarge(
                 f"{size} bytes, at most {config.max_message_bytes} go", field="data"
             )
-        record = self.log.append(message)
-        self._here().published()
-        return record.id
+
+    def disconnect_user(self, user_id: UserID, reason: str = "disconnected") -> None:
+        """End every stream of a user, in all processes that share the log.
+
+        Each gets what waits for it, then ``event: close`` with *reason*.  A
+        browser comes back after that; the authenticator decides how it is met.
+        Returns once the log has the command.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises InvalidMessage: *reason* is empty, too long or more than a line.
+        :raises LogUnavailable: nobody was disconnected.
+        """
+        self.log.append(Command(Act.DISCONNECT_USER, normal_user_id(user_id), reason))
+
+    def disconnect_client(self, client_id: str, reason: str = "disconnected") -> None:
+        """End one stream, whichever process has it.  As :meth:`disconnect_user`."""
+        self.log.append(Command(Act.DISCONNECT_CLIENT, client_id, reason))
+
+    def revoke(
+        self, token_id: str, expires_at: float | None = None, reason: str = "revoked"
+    ) -> None:
+        """End every stream of a token, in all processes, and refuse it from now on.
+
+        *token_id* is what identities carry (the claim ``jti`` of a JWT).  It is
+        refused with 401 until *expires_at*, in seconds since the Unix epoch, or
+        for a day where that is not said.
+
+        :raises InvalidMessage: *token_id* or *reason* is empty, too long or more than a line.
+        :raises LogUnavailable: the token may still be accepted.
+        """
+        command = Command(Act.REVOKE, token_id, reason)
+        until = self._clock.time() + REVOKED_FOR if expires_at is None else expires_at
+        # First remembered, then said: a stream that registers meanwhile meets one of the two.
+        self.log.roster.revoke(token_id, until)
+        self.log.append(command)
+
+    def check_token(self, identity: Identity) -> None:
+        """Refuse an identity whose token is revoked.  Looks at the log if it has a token.
+
+        :raises AuthenticationFailed: it is revoked.
+        :raises LogUnavailable: nobody can say now.
+        """
+        if identity.token_id and self.log.roster.is_revoked(identity.token_id):
+            raise AuthenticationFailed("the token is revoked")
 
     def get_stats(self) -> Stats:
-        """Return a moment of this process.  Memory only."""
+        """Return a moment of this process, with sums over all.
+
+        Memory only where streams are served; elsewhere the log is asked for the
+        sums, which are 0 if it does not answer.
+        """
         return self._here().stats()
 
     def counts(self) -> Counts:
@@ -194,15 +261,25 @@ class Broker:
         return self._here().counts()
 
     def is_user_online(self, user_id: UserID) -> bool:
-        """Whether a user has an open stream.
+        """Whether a user has an open stream in any process that shares the log.
+
+        True at once for a stream of this process; what other processes have is
+        known here a moment later, and of one that died for 15 s more.
 
         :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises LogUnavailable: there is none here and nobody can say now about others.
         """
-        return self._here().is_online(normal_user_id(user_id))
+        user, here = normal_user_id(user_id), self._here()
+        return here.is_online(user) or self.log.roster.is_online(user, here.presence.process)
 
     def get_online_users(self) -> list[str]:
-        """Return the ids of all users with an open stream."""
-        return self._here().online_users()
+        """Return the ids of all users with an open stream in any process that shares the log.
+
+        :raises LogUnavailable: nobody can say now about other processes.
+        """
+        here = self._here()
+        elsewhere = self.log.roster.online(here.presence.process)
+        return sorted(elsewhere.union(here.online_users()))
 
     def register(self, client: Client) -> None:
         """Take in a client made by hand, as tests and the library's hosts do.
@@ -254,6 +331,7 @@ class Broker:
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
+        :raises LogUnavailable: the log cannot be read now.
         """
         here = self._here()
         here.ensure_running()
@@ -268,6 +346,13 @@ class Broker:
             spread=random.uniform(0.75, 1.0),
         )
         registered_at = here.register(client)
+        try:
+            self.check_token(identity)
+        except AuthenticationFailed:  # since the request was checked: say so and end
+            client.close("revoked")
+        except LogUnavailable:
+            here.forget(client, "log_unavailable")
+            raise
         if lost:
             here.reset()
         return Reader(
@@ -301,6 +386,7 @@ class Broker:
         return {
             "accepting": here.life is not Life.STOPPED,
             "reaper": here.life is not Life.RUNNING or here.reaper.is_healthy,
+            "log": here.life is not Life.RUNNING or here.follows,
         }
 
     def retry(self) -> int:

@@ -32,6 +32,7 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Clock, Record, SystemClock
 from sse_broker.core.sync import StdlibQueue, WakeChain, make_bell, native_lock
 from sse_broker.errors import InvalidConfig
+from sse_broker.wire.command import Command
 from sse_broker.wire.ids import UserID
 from sse_broker.wire.message import ALL_TENANTS, Message, Target
 from sse_broker.wire.topics import check_pattern, is_pattern, matches
@@ -232,8 +233,10 @@ class Client:
         """Why it was closed; empty while it is open."""
         return self._reason
 
-    def wants(self, message: Message) -> bool:
+    def wants(self, message: Message | Command) -> bool:
         """Whether *message* is for this client: the one rule, for live delivery and for replay."""
+        if isinstance(message, Command):
+            return False
         tenant = message.tenant_id
         if message.target is Target.USER:
             mine = tenant is None or tenant is ALL_TENANTS or tenant == self.tenant_id
@@ -330,6 +333,21 @@ class Client:
             self.queue.queue.clear()
             self._move_locked(_LIVE)
             return True
+
+    def fall_behind(self) -> None:
+        """Have the reader go on from the log, as after an overflow.  Any thread; never blocks.
+
+        Where records were missed for good, the log says so to the reader.
+        """
+        with self.queue.mutex:
+            if self._state is _LIVE:
+                self._move_locked(_BEHIND)
+
+    def pause(self, timeout: float) -> None:
+        """Wait up to *timeout* seconds, less if the state changes.  The one reader only."""
+        with self.queue.mutex:
+            if self._state is _BEHIND:
+                self.queue.wait(timeout)
 
     def close(self, reason: str) -> None:
         """End the stream in order: what waits is written, then ``event: close``.  Idempotent."""

@@ -28,6 +28,8 @@ class Stats:
     The first six are the seed's.  ``messages_published`` counts calls of
     ``send_*`` in this process, ``messages_sent`` frames written to its clients,
     ``messages_dropped`` frames that a full queue cost one client each.
+    ``processes``, ``cluster_clients`` and ``cluster_users`` are sums over all
+    processes that share the log, at most a few seconds old.
     """
 
     total_clients: int
@@ -44,3 +46,6 @@ class Stats:
     client_disconnects: int
     connections_refused: int
     resets: int
+    processes: int = 0
+    cluster_clients: int = 0
+    cluster_users: int = 0

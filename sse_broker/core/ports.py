@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sse_broker.core.identity import Identity
+from sse_broker.wire.command import Command
 from sse_broker.wire.message import Message
 
-__all__ = ["Authorizer", "Clock", "Listener", "Log", "LogLimits", "PositionLost", "Record"]
+__all__ = [
+    "Authorizer",
+    "Census",
+    "Clock",
+    "Following",
+    "Listener",
+    "Log",
+    "LogLimits",
+    "Lost",
+    "PositionLost",
+    "Record",
+    "Roster",
+    "RosterSync",
+]
 
 
 class Record:
-    """A message at its place in the log, with its frame.  Shared by all clients; never changed."""
+    """A message at its place in the log, with its frame.  Shared by all clients; never changed.
+
+    A command has a place too, and no frame: it is for the processes.
+    """
 
     __slots__ = ("frame", "id", "message", "position")
 
-    def __init__(self, position: int, id: str, message: Message) -> None:
+    def __init__(self, position: int, id: str, message: Message | Command) -> None:
         self.position = position
         self.id = id
         self.message = message
-        self.frame = b"id: %b\n%b" % (id.encode(), message.body)
+        if type(message) is Message:
+            self.frame = b"id: %b\n%b" % (id.encode(), message.body)
+        else:
+            self.frame = b""
 
     def __repr__(self) -> str:
-        return f"<Record {self.id} {self.message.event!r} to {self.message.target}>"
+        return f"<Record {self.id} {self.message!r}>"
 
 
 class PositionLost(Exception):
@@ -55,15 +75,95 @@ class LogLimits:
     history_ttl: float = 86_400.0
     history_bytes: int = 64 * 1024 * 1024
 
+    def keeps(self, age: float, count: int, size: int) -> bool:
+        """Whether the oldest of *count* messages with *size* bytes in all stays at its *age*."""
+        if self.resume_window and age <= self.resume_window and size <= self.resume_bytes:
+            return True
+        return (
+            count <= self.history_size
+            and (not self.history_ttl or age <= self.history_ttl)
+            and (not self.history_bytes or size <= self.history_bytes)
+        )
+
+
+@dataclass(frozen=True)
+class Census:
+    """How many there are over all live processes that share a log."""
+
+    processes: int = 0
+    clients: int = 0
+    users: int = 0
+
+
+@dataclass(frozen=True)
+class RosterSync:
+    """What a roster answers to a process's report.
+
+    ``came`` are users that no process had before, ``left`` those that none has
+    now.  ``known`` is whether the roster knew the process; if it did not, the
+    process has to report all its users.
+    """
+
+    came: Sequence[str] = ()
+    left: Sequence[str] = ()
+    known: bool = True
+    census: Census = Census()
+
+
+class Roster(Protocol):
+    """Who is online over all processes that share a log, and which tokens are revoked.
+
+    Any thread may call any method.  Each may wait for I/O, for a bounded time,
+    and raises LogUnavailable where it cannot answer.
+    """
+
+    def sync(
+        self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
+    ) -> RosterSync:
+        """Report a process's streams, in one step with what others report.
+
+        *users* are changes: ``True`` is online, ``False`` left a moment ago and
+        may come back, ``None`` gone.  A process that does not report for *ttl*
+        seconds is dead, and its users are gone.
+        """
+
+    def is_online(self, user_id: str, but: str = "") -> bool:
+        """Whether a user is online in any live process other than *but*."""
+
+    def online(self, but: str = "") -> set[str]:
+        """Return the users that are online in any live process other than *but*."""
+
+    def census(self) -> Census:
+        """Return the sums over all live processes."""
+
+    def revoke(self, token_id: str, until: float) -> None:
+        """Remember a revoked token until then, in seconds since the Unix epoch."""
+
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether a token is revoked."""
+
 
 Listener = Callable[[Record], None]
+Lost = Callable[[int], None]
+"""Told that records were missed, and the position from which on the next ones follow."""
+
+
+class Following(Protocol):
+    """A listener's hold on a log."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the listener gets what is recorded."""
+
+    def stop(self) -> None:
+        """Call the listener no more.  Idempotent."""
 
 
 class Log(Protocol):
     """The ordered, bounded record of messages that every process tails.
 
     Any thread may call any method.  Positions are integers that only grow
-    within one epoch; they need not be dense.
+    in one process, also over a change of epoch; they need not be dense.
     """
 
     url: str
@@ -72,40 +172,56 @@ class Log(Protocol):
     shared: bool
     """Whether several processes can see the same messages."""
 
+    @property
+    def roster(self) -> Roster:
+        """Who is online, as far as this log reaches."""
+
     def bind(self, limits: LogLimits, clock: Clock) -> None:
         """Tell the log what to keep, before anything else is asked of it."""
 
-    def append(self, message: Message) -> Record:
+    def append(self, message: Message | Command) -> Record:
         """Record *message* and return its record; listeners have it soon, in log order.
 
         A message whose own id is still in the log is not recorded again: the
-        first record of that id is returned.  May wait for I/O, never for a reader.
+        first record of that id is returned.  May wait for I/O, for a bounded
+        time, and never for a reader.
 
-        :raises LogUnavailable: it was not recorded.
+        :raises LogUnavailable: it was not recorded, or nobody knows whether it was.
+        :raises QueueFull: there is no room for it.
         """
 
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """Return the next records after a position, at most *limit*, oldest first.
 
+        None at all says that the position is the tail.
+
         :raises PositionLost: something after *after* is gone already.
+        :raises LogUnavailable: the log cannot be read now.
         """
 
     def locate(self, id: str) -> int:
         """Return the position that a wire id, ours or a caller's own, stands for.
 
         :raises PositionLost: continuity from there cannot be proved.
+        :raises LogUnavailable: the log cannot be read now.
         """
 
     def cursor(self, position: int) -> str:
         """Return the wire id of a position."""
 
     def tail(self) -> int:
-        """Return the position of the newest record, or where the next epoch begins."""
+        """Return the position of the newest record, or where the next epoch begins.
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+        :raises LogUnavailable: the log cannot be read now.
+        """
+
+    def listen(self, listener: Listener, lost: Lost) -> Following:
         """Call *listener* with each record from now on, one at a time, in log order.
 
-        Returns the call that ends it.
+        Where records were missed that cannot be had any more, *lost* is called
+        in between, so that whoever got the ones before can be told.
+
+        :raises LogUnavailable: the log cannot be read now.
         """
 
     def close(self) -> None:

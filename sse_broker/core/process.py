@@ -28,11 +28,19 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
-from sse_broker.core.ports import Clock, Log, Record
+from sse_broker.core.ports import Census, Clock, Following, Log, Record
+from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.registry import Registry
 from sse_broker.core.sync import Loop, WakeChain, native_lock, patched
-from sse_broker.errors import BrokerStopped, InvalidUserID, TooManyConnections, TopicsNotEnabled
+from sse_broker.errors import (
+    BrokerStopped,
+    InvalidUserID,
+    LogUnavailable,
+    TooManyConnections,
+    TopicsNotEnabled,
+)
+from sse_broker.wire.command import Act, Command
 
 __all__ = ["Life", "Process"]
 
@@ -68,12 +76,16 @@ class Process:
         self._life = Life.NEW
         self._matched = 0  # who is registered now is offered everything after this
         self._delivered = 0  # who was registered has been offered everything up to this
-        self._incoming: collections.deque[Record] = collections.deque()
+        # Records, and between them the positions from which on they follow after a loss.
+        self._incoming: collections.deque[Record | int] = collections.deque()
         self._loop: Loop | None = None
         self._chain = None if patched() else WakeChain()
-        self._unlisten: Callable[[], None] | None = None
+        self._following: Following | None = None
         self._empty = threading.Event()
         self._gone = Counts()  # events, and what the clients that are gone had counted
+        self.presence = Presence(
+            owner, log.roster, config.presence_grace, self.is_online, self.online_users, self._count
+        )
         self.reaper = Reaper(
             config,
             clock,
@@ -81,7 +93,9 @@ class Process:
             lambda: self._delivered,
             self.forget,
             self._each_tick(ticks),
+            self.presence.report,
         )
+        self.presence.nudge = self.reaper.nudge
 
     def _each_tick(self, ticks: Sequence[Callable[[], None]]) -> Callable[[], None]:
         def tick() -> None:
@@ -96,19 +110,33 @@ class Process:
         with self._lock:
             return self._registry.clients()
 
+    def _count(self) -> int:
+        with self._lock:
+            return len(self._registry)
+
+    @property
+    def follows(self) -> bool:
+        """Whether what the log records arrives here."""
+        return self._following is not None and self._following.is_healthy
+
     @property
     def life(self) -> Life:
         """Whether streams are taken."""
         return self._life
 
     def start(self) -> None:
-        """Listen to the log and start the reaper.  Any thread; idempotent."""
+        """Listen to the log and start the reaper.  Any thread; idempotent.
+
+        :raises LogUnavailable: the log cannot be read.
+        """
         with self._starting:
             if self._life is not Life.RUNNING:
                 self._loop = Loop()
-                self._unlisten = self._source.listen(self.deliver)
+                tail = self._source.tail()
+                self._following = self._source.listen(self.deliver, self.lose)
                 with self._lock:
-                    self._matched = self._delivered = max(self._matched, self._source.tail())
+                    self._matched = max(self._matched, tail)
+                    self._delivered = max(self._delivered, tail)
                     self._life = Life.RUNNING
                 _log.info("broker started on %s", self._source.url)
             self.reaper.start()
@@ -128,9 +156,13 @@ class Process:
         for client in self._clients():
             client.cut("shutdown")
             self.forget(client, "shutdown")
-        if self._unlisten is not None:
-            self._unlisten()
+        if self._following is not None:
+            self._following.stop()
         self.reaper.stop()
+        try:
+            self.presence.leave()
+        except LogUnavailable as err:
+            _log.warning("the others will see for a while who was online here: %s", err)
         _log.info("broker stopped; %d streams were closed", len(clients))
 
     def ensure_running(self) -> None:
@@ -162,6 +194,9 @@ class Process:
             self._registry.add(client)
             self._gone.client_connects += 1
             start = self._matched
+            first = self._registry.of_user(client.user_id) == 1
+        if first:
+            self.presence.change(client.user_id)
         _log.debug("%r connected", client)
         signals.fire(signals.client_connected, self._owner, client=client)
         return start
@@ -177,6 +212,9 @@ class Process:
             self._gone.messages_dropped += client.dropped
             if not len(self._registry):
                 self._empty.set()
+            last = not self._registry.of_user(client.user_id)
+        if last:
+            self.presence.change(client.user_id)
         _log.debug("%r disconnected: %s", client, client.reason)
         signals.fire(signals.client_disconnected, self._owner, client=client, reason=client.reason)
 
@@ -222,21 +260,59 @@ class Process:
 
     def deliver(self, record: Record) -> None:
         """Offer one record to the clients it is for.  Called in log order; waits for nobody."""
+        self._hand_over(record)
+
+    def lose(self, position: int) -> None:
+        """Have every client told what it missed: records before *position* never came here."""
+        self._hand_over(position)
+
+    def _hand_over(self, item: Record | int) -> None:
         loop = self._loop
         assert loop is not None
-        self._incoming.append(record)
+        self._incoming.append(item)
         loop.call(self._fan_out)
 
     def _fan_out(self) -> None:
         incoming = self._incoming
         while incoming:
             record = incoming.popleft()
+            if isinstance(record, int):
+                self._go_on_from(record)
+                continue
+            message = record.message
+            if isinstance(message, Command):
+                self._obey(message)
             with self._lock:
-                clients = self._registry.match(record.message)
+                clients = () if isinstance(message, Command) else self._registry.match(message)
                 self._matched = record.position
             for client in clients:
                 client.offer(record)
             self._delivered = record.position
+
+    def _go_on_from(self, position: int) -> None:
+        with self._lock:
+            clients = self._registry.clients()
+            self._matched = position
+        for client in clients:
+            client.fall_behind()
+        self._delivered = position
+        _log.warning("records were missed; %d streams look for them in the log", len(clients))
+
+    def _obey(self, command: Command) -> None:
+        """End the streams here that a command is about."""
+        with self._lock:
+            if command.act is Act.DISCONNECT_USER:
+                clients = self._registry.clients_of(command.value)
+            elif command.act is Act.DISCONNECT_CLIENT:
+                found = self._registry.find(command.value)
+                clients = () if found is None else (found,)
+            elif command.act is Act.REVOKE:
+                clients = self._registry.clients()
+            else:
+                clients = ()
+        for client in clients:
+            if command.act is not Act.REVOKE or client.identity.token_id == command.value:
+                client.close(command.reason)
 
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included."""
@@ -249,10 +325,11 @@ class Process:
         return counts
 
     def stats(self) -> Stats:
-        """Return a moment of this process."""
+        """Return a moment of this process, and of all as the last report had it."""
         counts = self.counts()
         with self._lock:
             users, topics = self._registry.user_count(), self._registry.topic_count()
+        census = self._census(counts.active_connections, users)
         return Stats(
             total_clients=counts.active_connections,
             total_users=users,
@@ -268,7 +345,20 @@ class Process:
             client_disconnects=counts.client_disconnects,
             connections_refused=counts.connections_refused,
             resets=counts.resets,
+            processes=census.processes,
+            cluster_clients=census.clients,
+            cluster_users=census.users,
         )
+
+    def _census(self, clients: int, users: int) -> Census:
+        if not self._source.shared:
+            return Census(1, clients, users)
+        if self._life is Life.RUNNING:
+            return self.presence.census
+        try:  # who only publishes hears nothing and has to ask
+            return self._source.roster.census()
+        except LogUnavailable:
+            return Census()
 
     def online_users(self) -> list[str]:
         """Return every user with an open stream here."""

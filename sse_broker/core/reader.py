@@ -17,16 +17,18 @@ A reader belongs to one stream and is called by one thread at a time.
 from __future__ import annotations
 
 import collections
+import random
 from collections.abc import Callable, Iterable, Sequence
 
 from sse_broker.core.client import Client, State, Take
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.errors import LogUnavailable
-from sse_broker.wire.message import Target, library_frame, retry_frame
+from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
 
 __all__ = ["Reader"]
 
 READ_RECORDS = 256  # one read of the log; bounds what a replay holds in memory
+MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
 CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
 
 
@@ -58,6 +60,7 @@ class Reader:
         self._allowed: dict[str, bool] = {}
         self._replaying = client.state is State.BEHIND
         self._chunks: collections.deque[bytes] = collections.deque()
+        self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
         self._chunks.append(self._preamble(lost, resumed))
 
@@ -81,7 +84,7 @@ class Reader:
         if self.client.state is State.CLOSED:
             return None
         if not self._chunks and self._replaying:
-            self._replay()
+            self._replay(timeout)
         if not self._chunks and not self._over:
             self._live(timeout)
         if self._chunks:
@@ -98,16 +101,26 @@ class Reader:
             library_frame("welcome", at, welcome),
         )
 
-    def _replay(self) -> None:
-        """Read on until there is something to write or the log's end is joined to the queue."""
+    def _replay(self, timeout: float) -> None:
+        """Read on; wait for a log that cannot be read: it may be back with nothing lost.
+
+        A comment after each wait keeps the connection known to live.
+        """
+        try:
+            self._read_on()
+            self._pause = 0.0
+        except LogUnavailable:
+            self._pause = min(MAX_PAUSE, 2 * self._pause or MIN_PAUSE)
+            self.client.pause(min(timeout, self._pause * random.uniform(0.5, 1.0)))
+            self._chunks.append(comment_frame("waiting for the log"))
+
+    def _read_on(self) -> None:
+        """Read until there is something to write or the log's end is joined to the queue."""
         while self.client.is_open:
             try:
                 records = self._log.read(self.cursor, READ_RECORDS)
             except PositionLost as lost:
                 self._reset(lost.reason)
-                return
-            except LogUnavailable:
-                self.client.close("log_unavailable")
                 return
             if records:
                 self.cursor = records[-1].position
@@ -180,6 +193,7 @@ class Reader:
     def _allows(self, record: Record) -> bool:
         """Ask again for each topic that only a pattern let in; a pattern is not a grant."""
         message = record.message
+        assert isinstance(message, Message)
         if message.target is not Target.TOPIC or message.topic in self.client.names:
             return True
         allowed = self._allowed.get(message.topic)

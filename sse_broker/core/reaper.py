@@ -1,7 +1,8 @@
-"""The one thread for heartbeats, timeouts, expiry and ages.
+"""The one thread for heartbeats, timeouts, expiry, ages and the reports of presence.
 
-The loop only calls :meth:`Reaper.sweep`, which tests call by themselves.  A
-sweep that raises is logged at most once a minute and does not end the thread.
+The loop only calls :meth:`Reaper.guarded_sweep` and :meth:`Reaper.guarded_report`,
+which tests call by themselves.  What raises in them is logged at most once a
+minute and does not end the thread.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client, State
 from sse_broker.core.ports import Clock
+from sse_broker.errors import LogUnavailable
 
 __all__ = ["Reaper"]
 
 TICK = 1.0  # seconds; a sweep of 10,000 clients costs a few milliseconds
+GATHER = 0.05  # seconds between a nudge and the report, so that a storm is one report
 LOG_EVERY = 60.0
 
 _log = logging.getLogger("sse_broker.reaper")
@@ -28,7 +32,8 @@ class Reaper:
 
     *clients* returns those to look after, *delivered* the position up to which
     they have been offered everything, *forget* takes a client out whose stream
-    will not do it by itself any more.  *tick* is called after every sweep.
+    will not do it by itself any more.  *tick* is called after every sweep,
+    *report* with the time then and soon after every :meth:`nudge`.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Reaper:
         delivered: Callable[[], int],
         forget: Callable[[Client, str], None],
         tick: Callable[[], None] = lambda: None,
+        report: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -46,7 +52,9 @@ class Reaper:
         self._delivered = delivered
         self._forget = forget
         self._tick = tick
+        self._report = report
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._last_error = -LOG_EVERY
         self.last_tick = clock.monotonic()
@@ -68,6 +76,7 @@ class Reaper:
         if self._thread is not None:
             _log.error("the reaper had died; it is started again")
         self._stop.clear()
+        self._wake.clear()
         self.last_tick = self._clock.monotonic()
         name = f"sse-broker-reaper-{os.getpid()}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -76,13 +85,26 @@ class Reaper:
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
         self._stop.set()
+        self._wake.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
 
+    def nudge(self) -> None:
+        """Have a report made soon.  Never waits."""
+        self._wake.set()
+
     def _run(self) -> None:
-        while not self._stop.wait(TICK):
-            self.guarded_sweep()
+        due = time.monotonic() + TICK
+        while not self._stop.is_set():
+            nudged = self._wake.wait(max(0.0, due - time.monotonic()))
+            if nudged and not self._stop.wait(GATHER):
+                self._wake.clear()
+                self.guarded_report()
+            if time.monotonic() >= due:
+                due = time.monotonic() + TICK
+                self.guarded_sweep()
+                self.guarded_report()
 
     def guarded_sweep(self) -> None:
         """Sweep; log what a sweep raises, at most once a minute."""
@@ -92,9 +114,22 @@ class Reaper:
             self._tick()
             self.last_tick = now
         except Exception:  # the loop must outlive whatever it meets
-            if now - self._last_error >= LOG_EVERY:
-                self._last_error = now
-                _log.exception("a sweep failed; the next one is in %g s", TICK)
+            self._say(now, "a sweep failed; the next one is in %g s", TICK)
+
+    def guarded_report(self) -> None:
+        """Report who is here; log what that raises, at most once a minute."""
+        now = self._clock.monotonic()
+        try:
+            self._report(now)
+        except LogUnavailable as err:
+            _log.warning("who is online here is not known elsewhere: %s", err)
+        except Exception:
+            self._say(now, "a report of who is online failed")
+
+    def _say(self, now: float, text: str, *args: object) -> None:
+        if now - self._last_error >= LOG_EVERY:
+            self._last_error = now
+            _log.exception(text, *args)
 
     def sweep(self, now: float, unix_time: float) -> None:
         """Look at every client once.

@@ -35,6 +35,9 @@ class _Bucket:
     def __contains__(self, client: Client) -> bool:
         return client.id in self._clients
 
+    def find(self, client_id: str) -> Client | None:
+        return self._clients.get(client_id)
+
     def add(self, client: Client) -> None:
         self._clients[client.id] = client
         self._snapshot = None
@@ -137,6 +140,10 @@ class Registry:
         """Return every client."""
         return self._all.snapshot()
 
+    def find(self, client_id: str) -> Client | None:
+        """Return a client by its id."""
+        return self._all.find(client_id)
+
     def users(self) -> list[str]:
         """Return every user with at least one client."""
         return list(self._users)
@@ -144,6 +151,10 @@ class Registry:
     def user_count(self) -> int:
         """Return how many users have a client."""
         return len(self._users)
+
+    def clients_of(self, user_id: str) -> tuple[Client, ...]:
+        """Return the clients of a user."""
+        return self._users.get(user_id)
 
     def of_user(self, user_id: str) -> int:
         """Return how many clients a user has."""

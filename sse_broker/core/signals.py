@@ -3,6 +3,10 @@
 ``client_connected``     ``client``; on the stream's thread, before its first byte
 ``client_disconnected``  ``client, reason``; once for each connected client
 ``message_dropped``      ``client, count``; a full queue cost this client *count* frames
+``user_online``          ``user_id``; the user had no stream in any process that shares the log
+``user_offline``         ``user_id``; the user has had none for the setting ``presence_grace``
+
+The last two are fired once for all processes, in one of them, on its reaper's thread.
 
 A receiver that raises is logged and does no harm to the stream.
 """
@@ -14,12 +18,20 @@ from typing import Any
 
 from blinker import NamedSignal, Namespace
 
-__all__ = ["client_connected", "client_disconnected", "message_dropped"]
+__all__ = [
+    "client_connected",
+    "client_disconnected",
+    "message_dropped",
+    "user_offline",
+    "user_online",
+]
 
 _names = Namespace()
 client_connected = _names.signal("sse-client-connected")
 client_disconnected = _names.signal("sse-client-disconnected")
 message_dropped = _names.signal("sse-message-dropped")
+user_online = _names.signal("sse-user-online")
+user_offline = _names.signal("sse-user-offline")
 
 _log = logging.getLogger("sse_broker.signals")
 

@@ -1,7 +1,9 @@
-"""The logs, one file each, and the door to them."""
+"""The logs, one module or package each, and the door to them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module, metadata
 from urllib.parse import urlsplit
 
 from sse_broker.core.ports import Log
@@ -10,17 +12,44 @@ from sse_broker.logs.memory import MemoryLog
 
 __all__ = ["MemoryLog", "open_log"]
 
+ENTRY_POINTS = "sse_broker.logs"
+
+_REDIS = "sse_broker.logs.redis:RedisLog"
+BUILT_IN = {
+    "memory": "sse_broker.logs.memory:from_url",
+    "sqlite": "sse_broker.logs.sqlite:SqliteLog",
+    **{
+        f"{name}{kind}": _REDIS
+        for name in ("redis", "rediss", "valkey", "valkeys")
+        for kind in ("", "+sentinel", "+cluster")
+    },
+    "unix": _REDIS,
+}
+
 
 def open_log(url: str) -> Log:
     """Return the log that *url* names.  Connects to nothing yet.
 
-    ``memory://`` is the log of one process.
+    ``memory://`` is the log of one process, ``sqlite:///path`` of all processes
+    of one machine, ``redis://`` (also ``rediss://``, ``unix://``, and with
+    ``+sentinel`` or ``+cluster``) of several machines.  Other schemes are looked
+    up among the entry points of the group ``sse_broker.logs``: the name is the
+    scheme, the object takes the URL and returns a :class:`~sse_broker.core.ports.Log`.
 
-    :raises InvalidConfig: no log has this scheme; ``.field`` is ``log``.
+    :raises InvalidConfig: no log has this scheme, its driver is missing, or the
+        URL is wrong; ``.field`` is ``log``.
     """
     scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        return MemoryLog()
-    raise InvalidConfig(
-        f"no log for {scheme + '://' if scheme else url!r}; there is memory://", field="log"
-    )
+    if scheme in BUILT_IN:
+        module, _, name = BUILT_IN[scheme].partition(":")
+        make: Callable[[str], Log] = getattr(import_module(module), name)
+        return make(url)
+    found = list(metadata.entry_points(group=ENTRY_POINTS, name=scheme)) if scheme else []
+    if not found:
+        raise InvalidConfig(
+            f"no log for {scheme + '://' if scheme else url!r}; there are memory://, sqlite://,"
+            " redis:// and what packages add",
+            field="log",
+        )
+    opened: Log = found[0].load()(url)
+    return opened

@@ -16,13 +16,24 @@ from __future__ import annotations
 import collections
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from sse_broker.core.ports import Clock, Listener, LogLimits, PositionLost, Record, SystemClock
+from sse_broker.core.ports import (
+    Clock,
+    Listener,
+    LogLimits,
+    Lost,
+    PositionLost,
+    Record,
+    SystemClock,
+)
+from sse_broker.core.roster import MemoryRoster
 from sse_broker.core.sync import native_lock
+from sse_broker.errors import InvalidConfig
+from sse_broker.wire.command import Command
 from sse_broker.wire.message import Message
 
-__all__ = ["MemoryLog"]
+__all__ = ["MemoryLog", "from_url"]
 
 
 class MemoryLog:
@@ -40,7 +51,7 @@ class MemoryLog:
         """See :class:`~sse_broker.core.ports.Log`."""
         self._limits, self._clock = limits, clock
 
-    def append(self, message: Message) -> Record:
+    def append(self, message: Message | Command) -> Record:
         """See :class:`~sse_broker.core.ports.Log`.  Calls the listeners; waits for no reader."""
         life = self._here()
         record = life.append(message, self._limits, self._clock.monotonic())
@@ -65,15 +76,15 @@ class MemoryLog:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().tail
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+    @property
+    def roster(self) -> MemoryRoster:
         """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        life.listeners = (*life.listeners, listener)
+        return self._here().roster
 
-        def stop() -> None:
-            life.listeners = tuple(one for one in life.listeners if one is not listener)
-
-        return stop
+    def listen(self, listener: Listener, lost: Lost) -> _Following:
+        """See :class:`~sse_broker.core.ports.Log`.  Nothing is ever lost here."""
+        del lost
+        return _Following(self._here(), listener)
 
     def close(self) -> None:
         """Keep everything: there is nothing to let go of."""
@@ -84,14 +95,29 @@ class MemoryLog:
         if (
             life is None
         ):  # setdefault is one step, and the lock it might need could be stuck in a fork
-            life = self._lives.setdefault(pid, _Life())
+            life = self._lives.setdefault(pid, _Life(MemoryRoster(self._clock)))
         return life
+
+
+class _Following:
+    """A listener in the list of one life."""
+
+    is_healthy = True
+
+    def __init__(self, life: _Life, listener: Listener) -> None:
+        self._life, self._listener = life, listener
+        life.listeners = (*life.listeners, listener)
+
+    def stop(self) -> None:
+        life = self._life
+        life.listeners = tuple(one for one in life.listeners if one is not self._listener)
 
 
 class _Life:
     """The log of one process id."""
 
-    def __init__(self) -> None:
+    def __init__(self, roster: MemoryRoster) -> None:
+        self.roster = roster
         self.epoch = secrets.token_hex(6)
         self.tail = 0
         self.listeners: tuple[Listener, ...] = ()
@@ -105,7 +131,7 @@ class _Life:
         self._own_ids: dict[str, Record] = {}
         self._waiting: collections.deque[Record] = collections.deque()
 
-    def append(self, message: Message, limits: LogLimits, now: float) -> Record:
+    def append(self, message: Message | Command, limits: LogLimits, now: float) -> Record:
         with self._lock:
             if message.id:
                 known = self._own_ids.get(message.id)
@@ -168,7 +194,7 @@ class _Life:
             oldest = records[self._gone]
             assert oldest is not None
             record, born = oldest
-            if _kept(limits, now - born, len(records) - self._gone, self._bytes):
+            if limits.keeps(now - born, len(records) - self._gone, self._bytes):
                 break
             records[self._gone] = None
             self._gone += 1
@@ -180,12 +206,11 @@ class _Life:
             self._gone = 0
 
 
-def _kept(limits: LogLimits, age: float, count: int, size: int) -> bool:
-    """Whether the oldest record, *age* seconds old, stays: one of *count* with *size* bytes."""
-    if limits.resume_window and age <= limits.resume_window and size <= limits.resume_bytes:
-        return True
-    return (
-        count <= limits.history_size
-        and (not limits.history_ttl or age <= limits.history_ttl)
-        and (not limits.history_bytes or size <= limits.history_bytes)
-    )
+def from_url(url: str) -> MemoryLog:
+    """Return a log of its own; there is nothing to say in the URL.
+
+    :raises InvalidConfig: *url* says something.
+    """
+    if url != "memory://":
+        raise InvalidConfig(f"{url!r} says more than memory://, which has no options", field="log")
+    return MemoryLog()

@@ -17,6 +17,7 @@ from sse_broker.errors import (
     BrokerStopped,
     InvalidConfig,
     InvalidMessage,
+    LogUnavailable,
     MessageTooLarge,
     StreamingUnsupported,
     TooManyConnections,
@@ -111,8 +112,9 @@ def _stream(
     if request.method == "HEAD":
         return Response(headers=HEADERS)
     try:
+        broker.check_token(identity)
         broker.check_room(identity)
-    except (TooManyConnections, BrokerStopped) as err:
+    except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
         return busy(err, request, broker.retry())
     last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     body = Stream(broker, identity, topics, last_event_id, request.environ)

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from sse_broker import Message, Target
-from sse_broker.core.ports import Log, LogLimits, PositionLost
+from sse_broker import ALL_TENANTS, Message, Target
+from sse_broker.core.ports import Census, Log, LogLimits, PositionLost
 from sse_broker.testing import FakeClock
+from sse_broker.wire.command import Act, Command
 
 KEEP = LogLimits(resume_window=0, history_size=1000)
 
@@ -34,6 +35,9 @@ class LogContract:
 
     def fill(self, count: int) -> list[int]:
         return [self.log.append(message(str(n))).position for n in range(count)]
+
+    def fail_on_loss(self, position: int) -> None:
+        raise AssertionError(f"records before {position} were lost")
 
     def lost(self, id: str) -> str:
         with pytest.raises(PositionLost) as caught:
@@ -105,6 +109,7 @@ class LogContract:
         assert self.lost(self.log.cursor(positions[5])) == "trimmed"
         kept = self.log.read(self.log.locate(self.log.cursor(positions[6])), 9)
         assert [r.position for r in kept] == positions[7:]
+        self.fill(200)  # a log may trim now and then instead of each time
         with pytest.raises(PositionLost, match="trimmed"):
             self.log.read(positions[5], 9)
 
@@ -160,14 +165,14 @@ class LogContract:
             if len(seen) == 400:
                 done.set()
 
-        stop = self.log.listen(listen)
+        following = self.log.listen(listen, self.fail_on_loss)
         threads = [threading.Thread(target=self.fill, args=(100,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert done.wait(5)
-        stop()
+        following.stop()
         self.fill(1)
 
         assert len(seen) == 400
@@ -175,15 +180,18 @@ class LogContract:
 
     def test_order_holds_when_a_publisher_is_held_up_before_handing_out(self) -> None:
         """Gate: the first publisher stops inside a listener while a second one publishes."""
-        inside, go, seen = threading.Event(), threading.Event(), []
+        inside, go, both = threading.Event(), threading.Event(), threading.Event()
+        seen: list[int] = []
 
         def listen(record) -> None:
             if not seen:
                 inside.set()
                 assert go.wait(5)
             seen.append(record.position)
+            if len(seen) == 2:
+                both.set()
 
-        stop = self.log.listen(listen)
+        following = self.log.listen(listen, self.fail_on_loss)
         first = threading.Thread(target=self.fill, args=(1,))
         second = threading.Thread(target=self.fill, args=(1,))
         first.start()
@@ -192,7 +200,94 @@ class LogContract:
         go.set()
         first.join()
         second.join()
-        stop()
+        assert both.wait(5)
+        following.stop()
 
         assert seen == sorted(seen)
-        assert len(seen) == 2
+
+    def test_a_command_has_its_place_and_no_frame(self) -> None:
+        seen: list = []
+        done = threading.Event()
+
+        def listen(record) -> None:
+            seen.append(record.message)
+            if len(seen) == 2:
+                done.set()
+
+        following = self.log.listen(listen, self.fail_on_loss)
+        record = self.log.append(Command(Act.DISCONNECT_USER, "7", "logout"))
+        self.log.append(message("after"))
+        assert done.wait(5)
+        following.stop()
+
+        assert record.frame == b""
+        assert seen[0] == Command(Act.DISCONNECT_USER, "7", "logout")
+        assert seen[1].data == "after"
+
+    def test_a_message_comes_back_as_it_was_sent(self) -> None:
+        after = self.log.tail()
+        sent = [
+            Message(
+                Target.USER, "a\nb\u2028", "e", user_id="u", tenant_id="t", id="own", retry=2000
+            ),
+            Message(Target.TOPIC, {"n": [1, None, "ä"]}, topic="a:b", tenant_id=ALL_TENANTS),
+            Message(Target.BROADCAST, ""),
+        ]
+        for one in sent:
+            self.log.append(one)
+
+        read = [record.message for record in self.log.read(after, 9)]
+        assert read == sent
+        assert [one.body for one in read] == [one.body for one in sent]
+        assert [one.created_at for one in read] == [one.created_at for one in sent]
+
+    def test_one_of_several_processes_leaving_does_not_make_a_user_offline(self) -> None:
+        roster = self.log.roster
+        first = roster.sync("p1", 1, {"ada": True}, 15)
+        second = roster.sync("p2", 2, {"ada": True, "grace": True}, 15)
+
+        assert (list(first.came), list(second.came)) == (["ada"], ["grace"])
+        assert roster.online() == {"ada", "grace"}
+        assert roster.census() == Census(2, 3, 2)
+        left = roster.sync("p2", 0, {"ada": None, "grace": None}, 15).left
+        assert list(left) == ["grace"]
+        assert roster.is_online("ada")
+        assert not roster.is_online("ada", but="p1")
+        assert not roster.is_online("grace")
+
+    def test_who_is_away_is_not_online_and_has_not_left(self) -> None:
+        roster = self.log.roster
+        roster.sync("p1", 1, {"ada": True}, 15)
+
+        away = roster.sync("p1", 0, {"ada": False}, 15)
+        assert not roster.is_online("ada")
+        assert not away.left
+        back = roster.sync("p2", 1, {"ada": True}, 15)
+        assert not back.came
+        assert not roster.sync("p1", 0, {"ada": None}, 15).left
+
+    def test_entries_of_a_dead_process_vanish(self) -> None:
+        roster = self.log.roster
+        roster.sync("dead", 3, {"ada": True, "grace": True}, 15)
+        roster.sync("alive", 1, {"grace": True}, 100)
+        self.clock.advance(16)
+
+        assert not roster.is_online("ada")
+        assert roster.online() == {"grace"}
+        assert roster.census() == Census(1, 1, 1)
+        assert list(roster.sync("alive", 1, {}, 15).left) == ["ada"]
+        assert not roster.sync("alive", 1, {}, 15).left
+        assert not roster.sync("dead", 0, {}, 15).known
+        assert roster.sync("alive", 1, {}, 15).known
+
+    def test_a_revoked_token_is_remembered_until_it_expires(self) -> None:
+        roster = self.log.roster
+        roster.revoke("token", self.clock.time() + 10)
+        roster.revoke("token", self.clock.time() + 5)
+
+        assert roster.is_revoked("token")
+        assert not roster.is_revoked("another")
+        self.clock.advance(9)
+        assert roster.is_revoked("token")
+        self.clock.advance(2)
+        assert not roster.is_revoked("token")

@@ -1,0 +1,97 @@
+"""The roster of a log that one process has for itself.
+
+Lock map
+    _lock     guards the entries and the revoked tokens; native; O(1) work, or
+              O(n) for the n users that a call is about
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sse_broker.core.ports import Census, Clock, RosterSync
+from sse_broker.core.sync import native_lock
+
+__all__ = ["MemoryRoster"]
+
+
+class MemoryRoster:
+    """Who is online, in memory.  Several brokers of one process may share it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = native_lock()
+        self._processes: dict[str, tuple[float, int]] = {}  # name: (until, clients)
+        self._users: dict[str, dict[str, bool]] = {}  # user: {process: online}
+        self._revoked: dict[str, float] = {}
+
+    def sync(
+        self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
+    ) -> RosterSync:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        now = self._clock.time()
+        came, left = [], []
+        with self._lock:
+            known = process in self._processes
+            self._processes[process] = (now + ttl, clients)
+            for dead in [name for name, (until, _) in self._processes.items() if until < now]:
+                del self._processes[dead]
+                left += [user for user in list(self._users) if self._remove_locked(user, dead)]
+            for user, online in users.items():
+                if online is None:
+                    if self._remove_locked(user, process):
+                        left.append(user)
+                    continue
+                if user not in self._users:
+                    came.append(user)
+                self._users.setdefault(user, {})[process] = online
+            return RosterSync(came, left, known, self._census_locked())
+
+    def is_online(self, user_id: str, but: str = "") -> bool:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        with self._lock:
+            return self._is_online_locked(user_id, but)
+
+    def online(self, but: str = "") -> set[str]:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        with self._lock:
+            return {user for user in self._users if self._is_online_locked(user, but)}
+
+    def census(self) -> Census:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        with self._lock:
+            return self._census_locked()
+
+    def revoke(self, token_id: str, until: float) -> None:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        now = self._clock.time()
+        with self._lock:
+            self._revoked = {token: end for token, end in self._revoked.items() if end > now}
+            self._revoked[token_id] = max(until, self._revoked.get(token_id, 0.0))
+
+    def is_revoked(self, token_id: str) -> bool:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        with self._lock:
+            return self._revoked.get(token_id, 0.0) > self._clock.time()
+
+    def _remove_locked(self, user: str, process: str) -> bool:
+        """Take one entry out; say whether it was the user's last."""
+        entries = self._users.get(user)
+        if entries is None or entries.pop(process, None) is None or entries:
+            return False
+        del self._users[user]
+        return True
+
+    def _live_locked(self) -> dict[str, int]:
+        now = self._clock.time()
+        return {name: clients for name, (until, clients) in self._processes.items() if until >= now}
+
+    def _is_online_locked(self, user: str, but: str) -> bool:
+        live = self._live_locked()
+        entries = self._users.get(user, {})
+        return any(entries[name] for name in entries if name != but and name in live)
+
+    def _census_locked(self) -> Census:
+        live = self._live_locked()
+        users = sum(any(e[name] for name in e if name in live) for e in self._users.values())
+        return Census(len(live), sum(live.values()), users)

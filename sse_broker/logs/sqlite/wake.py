@@ -1,0 +1,151 @@
+"""Wakes the processes that follow a file: a datagram to each one's UNIX socket beside it.
+
+The sockets are in a folder of their own, ``<file>-wake``.  Sending never waits:
+a socket whose queue is full has been rung already.  One that nobody listens to
+any more (its process died) refuses, and whoever rang it takes it away.  A lost
+ring costs little, because every wait is short.  Where UNIX sockets are missing
+or the folder cannot be made, the waits are all there is.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+
+__all__ = ["POLL", "Bell", "Ringer"]
+
+POLL = 0.25  # seconds; the net under every ring
+LONGEST = 100  # bytes of a socket's path; the kernel's limit is 108
+FRESH = 0.05  # seconds; a folder that changed so lately is listed again
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of the sockets of the file at *path*."""
+    return f"{path}-wake"
+
+
+class Ringer:
+    """Rings every process that follows a file.  Any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._folder = folder_of(path)
+        self._seen = -1.0  # the folder's time of change when it was listed
+        self._open: int | None = None
+        self._targets: list[str] = []
+        self._socket: socket.socket | None = None
+        if hasattr(socket, "AF_UNIX"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake everybody.  Never waits, never raises."""
+        if self._socket is None:
+            return
+        for target in self._listed():
+            try:
+                self._socket.sendto(b"\0", target)
+            except BlockingIOError:  # it rings already
+                pass
+            except ConnectionRefusedError:
+                _remove(target)
+            except OSError:  # gone meanwhile, or not ours to ring
+                pass
+
+    def _listed(self) -> list[str]:
+        try:
+            changed = os.stat(self._folder).st_mtime
+            if changed != self._seen or time.time() - changed < FRESH:
+                names = os.listdir(self._folder)
+                before, (base, self._open) = self._open, _short(self._folder)
+                self._targets = [f"{base}/{name}" for name in names]
+                self._seen = changed
+                _close(before)
+        except OSError:
+            self._targets = []
+        return self._targets
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        if self._socket is not None:
+            self._socket.close()
+        _close(self._open)
+
+
+class Bell:
+    """What one process waits at.  One thread waits; any may ring it through a Ringer."""
+
+    def __init__(self, path: str) -> None:
+        self._socket: socket.socket | None = None
+        self._path = ""
+        self._stopped = threading.Event()
+        try:
+            folder = folder_of(path)
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+            os.makedirs(folder, mode=mode | (mode & 0o444) >> 2, exist_ok=True)
+            bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._path = f"{folder}/{os.getpid()}-{secrets.token_hex(4)}"
+            base, fd = _short(folder)
+            bell.bind(f"{base}/{os.path.basename(self._path)}")
+            _close(fd)
+            os.chmod(self._path, mode)  # who may write to the file may ring
+            self._socket = bell
+        except (OSError, AttributeError):
+            pass
+
+    def wait(self, timeout: float) -> None:
+        """Wait until somebody rings, at most *timeout* seconds."""
+        if self._socket is None:
+            self._stopped.wait(timeout)
+            return
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.recv(16)
+            self._socket.settimeout(0)
+            while self._socket.recv(16):
+                pass
+        except OSError:  # nothing, or nothing more
+            pass
+
+    def ring(self) -> None:
+        """End the wait.  Any thread; never waits."""
+        self._stopped.set()
+        if self._socket is not None:
+            try:
+                # The sending socket is a new one: the bell's own has a timeout and a waiter.
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                    sender.setblocking(False)
+                    base, fd = _short(os.path.dirname(self._path))
+                    sender.sendto(b"\0", f"{base}/{os.path.basename(self._path)}")
+                    _close(fd)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """Take the socket away."""
+        if self._socket is not None:
+            self._socket.close()
+            _remove(self._path)
+
+
+def _short(folder: str) -> tuple[str, int | None]:
+    """Return a name of *folder* that a socket's path has room for, and what to close afterwards."""
+    if len(folder.encode()) + 30 <= LONGEST or not os.path.isdir("/proc/self/fd"):
+        return folder, None
+    fd = os.open(folder, os.O_RDONLY)
+    return f"/proc/self/fd/{fd}", fd
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,64 @@
+"""Commands: what one process asks of all processes that share a log.
+
+They travel through the log between the messages, so a command takes effect
+after what was sent before it, and never reach a client themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import ClassVar
+
+from sse_broker.errors import InvalidMessage
+from sse_broker.wire.ids import normal_user_id
+
+__all__ = ["Act", "Command"]
+
+MAX_CHARS = 256
+
+
+class Act(str, enum.Enum):
+    """What a command does to the streams it is about."""
+
+    DISCONNECT_USER = "disconnect_user"
+    DISCONNECT_CLIENT = "disconnect_client"
+    REVOKE = "revoke"
+    NOTHING = "nothing"  # stands in the place of an entry that cannot be read
+
+    __str__ = str.__str__
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """End the streams of a user, of one client, or of a token.
+
+    :raises InvalidUserID: the value of ``disconnect_user`` is no user id.
+    :raises InvalidMessage: another value, or the reason, is empty, has control
+        characters or is longer than 256 characters.
+    """
+
+    act: Act
+    value: str
+    reason: str = "disconnected"
+
+    id: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        try:
+            put(self, "act", Act(self.act))
+        except ValueError:
+            raise InvalidMessage(f"there is no command {self.act!r}", field="act") from None
+        if self.act is Act.DISCONNECT_USER:
+            put(self, "value", normal_user_id(self.value))
+        for field in ("value", "reason"):
+            text = getattr(self, field)
+            if (
+                not isinstance(text, str)
+                or not text.isprintable()
+                or not 0 < len(text) <= MAX_CHARS
+            ):
+                raise InvalidMessage(
+                    f"{field} must be a line of 1 to {MAX_CHARS} characters", field=field
+                )

@@ -1,0 +1,61 @@
+"""Messages and commands as the bytes that a log stores: one JSON object each.
+
+What a log holds is checked like anything else that comes from outside: whoever
+can write to the file or the server cannot smuggle a field into a stream.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+from sse_broker.errors import BrokerError, InvalidMessage
+from sse_broker.wire.command import Command
+from sse_broker.wire.message import ALL_TENANTS, Message
+
+__all__ = ["MAX_BYTES", "pack", "unpack"]
+
+MAX_BYTES = 64 * 1024 * 1024  # no setting allows more; a bound for what is parsed
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_OPTIONAL = ("user_id", "topic", "id", "retry")
+
+
+def pack(entry: Message | Command) -> bytes:
+    """Return what a log stores of *entry*."""
+    if isinstance(entry, Command):
+        fields: dict[str, Any] = {"act": entry.act, "value": entry.value, "reason": entry.reason}
+        return _ENCODER.encode(fields).encode()
+    fields = {"target": entry.target, "event": entry.event, "data": entry.data}
+    for name in _OPTIONAL:
+        value = getattr(entry, name)
+        if value:
+            fields[name] = value
+    if entry.tenant_id is ALL_TENANTS:
+        fields["all_tenants"] = True
+    elif entry.tenant_id is not None:
+        fields["tenant_id"] = entry.tenant_id
+    fields["created_at"] = entry.created_at.timestamp()
+    return _ENCODER.encode(fields).encode()
+
+
+def unpack(raw: bytes) -> Message | Command:
+    """Return what :func:`pack` was given.
+
+    :raises InvalidMessage: *raw* is nothing that this version stores.
+    """
+    if len(raw) > MAX_BYTES:
+        raise InvalidMessage(f"an entry of {len(raw)} bytes")
+    try:
+        fields = json.loads(raw)
+        if "act" in fields:
+            return Command(**fields)
+        fields["created_at"] = dt.datetime.fromtimestamp(fields["created_at"], dt.timezone.utc)
+        if fields.pop("all_tenants", False):
+            fields["tenant_id"] = ALL_TENANTS
+        return Message(**fields)
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError) as err:
+        raise InvalidMessage(f"an entry that cannot be read: {err}") from err
+    except BrokerError as err:
+        raise InvalidMessage(f"an entry that cannot be sent: {err}") from err
