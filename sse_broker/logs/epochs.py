@@ -9,17 +9,16 @@ cursor of an epoch before is recognised wherever it turns up.
 from __future__ import annotations
 
 from sse_broker.core.ports import PositionLost
+from sse_broker.core.sync import native_lock
 
 __all__ = ["Epochs"]
 
 
 class Epochs:
-    """The epochs that one process has seen of one log.
-
-    ``enter`` is called by one thread at a time; everything else by any.
-    """
+    """The epochs that one process has seen of one log.  Any thread may call anything."""
 
     def __init__(self, bits: int) -> None:
+        self._lock = native_lock()  # guards the names while one is added
         self._bits = bits
         self._most = (1 << bits) - 1
         self._names: list[str] = []
@@ -31,8 +30,9 @@ class Epochs:
 
     def enter(self, name: str) -> None:
         """Say which epoch the log is in."""
-        if name != self.current:
-            self._names.append(name)
+        with self._lock:
+            if name != self.current:
+                self._names.append(name)
 
     def position(self, number: int) -> int:
         """Return the position of a number of the current epoch."""

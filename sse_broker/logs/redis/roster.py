@@ -1,0 +1,93 @@
+"""Who is online over all processes that share a Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sse_broker.core.ports import Census, RosterSync
+from sse_broker.logs.redis.link import Link
+from sse_broker.logs.redis.scripts import ROSTER, TIME
+from sse_broker.logs.redis.server import Options
+
+__all__ = ["RedisRoster"]
+
+_STATES = {True: "1", False: "0", None: "-"}
+
+
+class RedisRoster:
+    """The roster beside a Redis log.  *now* returns milliseconds; ``""`` is the server's time."""
+
+    def __init__(self, link: Link, options: Options, now: Callable[[], str]) -> None:
+        self._link = link
+        self._now = now
+        self._presence, self._processes = options.key("presence"), options.key("processes")
+        self._online = options.key("online")
+        self._revoked = options.key("revoked")
+
+    def sync(
+        self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
+    ) -> RosterSync:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        changes = [text for user, state in users.items() for text in (user, _STATES[state])]
+        values = (process, clients, int(ttl * 1000), self._now(), *changes)
+        came, left, known, processes, streams, online = self._link.run(
+            ROSTER, (self._presence, self._processes, self._online), *values
+        )
+        return RosterSync(
+            [user.decode() for user in came],
+            [user.decode() for user in left],
+            bool(known),
+            Census(processes, streams, online),
+        )
+
+    def is_online(self, user_id: str, but: str = "") -> bool:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        text = self._link.call(lambda client: client.hget(self._presence, user_id))
+        return text is not None and _is_online(text, self._live(), but)
+
+    def online(self, but: str = "") -> set[str]:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        live = self._live()
+        found = self._link.call(lambda client: client.hgetall(self._presence))
+        return {user.decode() for user, text in found.items() if _is_online(text, live, but)}
+
+    def census(self) -> Census:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        live = self._live()
+        return Census(len(live), sum(live.values()), len(self.online()))
+
+    def revoke(self, token_id: str, until: float) -> None:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        now = self._time()
+
+        def act(client: Any) -> None:
+            client.zremrangebyscore(self._revoked, "-inf", now)
+            client.zadd(self._revoked, {token_id: until * 1000}, gt=True)
+
+        self._link.call(act)
+
+    def is_revoked(self, token_id: str) -> bool:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        until = self._link.call(lambda client: client.zscore(self._revoked, token_id))
+        return until is not None and until > self._time()
+
+    def _live(self) -> dict[str, int]:
+        """Return the live processes and how many streams each has."""
+        now = self._time()
+        found = self._link.call(lambda client: client.hgetall(self._processes))
+        entries = {name.decode(): json.loads(text) for name, text in found.items()}
+        return {name: clients for name, (until, clients) in entries.items() if until >= now}
+
+    def _time(self) -> float:
+        given = self._now()
+        if given:
+            return float(given)
+        seconds, micros = self._link.run(TIME, (self._presence,))
+        return float(int(seconds) * 1000 + int(micros) // 1000)
+
+
+def _is_online(text: bytes, live: Mapping[str, int], but: str) -> bool:
+    entries: dict[str, int] = json.loads(text)
+    return any(state and name != but and name in live for name, state in entries.items())
