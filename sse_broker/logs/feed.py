@@ -102,6 +102,8 @@ class Feed:
             self._listener(record)
 
     def _wait(self, text: str, err: Exception | None) -> None:
+        if self._stopped.is_set():  # a wait that was interrupted ends in errors of many kinds
+            return
         now = time.monotonic()
         if now - self._said >= LOG_EVERY:
             self._said = now

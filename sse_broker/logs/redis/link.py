@@ -20,10 +20,6 @@ __all__ = ["Link"]
 
 PAUSE = 0.05  # seconds between tries
 
-# Redis said no before it did anything.
-_REFUSALS = ("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "MISCONF",
-             "NOREPLICAS", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOPERM", "DENIED")  # fmt: skip
-
 
 class Link:
     """One process's clients: a pool for short commands, one connection that waits for news."""
@@ -92,16 +88,17 @@ class Link:
     def unavailable(self, err: Exception) -> LogUnavailable:
         """Return what an error of redis-py means to us."""
         text = str(err) or type(err).__name__
-        exceptions = import_module("redis.exceptions")
-        refused = text.startswith(_REFUSALS) or "Connection refused" in text
-        said = isinstance(err, exceptions.ResponseError)  # an answer, so nothing is open
-        unsent = isinstance(err, exceptions.MaxConnectionsError) or "connecting to" in text
-        if not said or text.startswith("READONLY"):
+        kinds = import_module("redis.exceptions")
+        answers = (kinds.ResponseError, kinds.BusyLoadingError, kinds.AuthenticationError)
+        if isinstance(err, kinds.ReadOnlyError):
+            self.close()  # the master is none now; the next connection may find the new one
+        if not isinstance(err, kinds.ResponseError) or isinstance(err, kinds.ReadOnlyError):
             self.broke += 1
+        # An answer leaves nothing open, nor does a command that was never sent.
+        unsent = isinstance(err, kinds.MaxConnectionsError) or "connecting to" in text
+        known = isinstance(err, answers) or unsent or "Connection refused" in text
         return LogUnavailable(
-            f"{self._options.shown}: {text}",
-            retry_after=1.0,
-            maybe_recorded=not (refused or said or unsent),
+            f"{self._options.shown}: {text}", retry_after=1.0, maybe_recorded=not known
         )
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ from sse_broker.logs.redis.buffer import Buffer
 from sse_broker.logs.redis.link import Link
 from sse_broker.logs.redis.roster import RedisRoster
 from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS
-from sse_broker.logs.redis.server import Options, parse
+from sse_broker.logs.redis.server import Options, connector, parse
 from sse_broker.wire.command import Command
 from sse_broker.wire.envelope import pack
 from sse_broker.wire.message import Message
@@ -66,7 +66,8 @@ class RedisLog:
         self._limits = LogLimits()
         self._clock: Clock = SystemClock()
         self._lives: dict[int, _Life] = {}
-        Link(self._options).close()
+        if self._options.kind != "cluster":  # which connects at once
+            connector(self._options)(1.0).close()
 
     def bind(self, limits: LogLimits, clock: Clock) -> None:
         """See :class:`~sse_broker.core.ports.Log`."""
@@ -136,7 +137,7 @@ class _Life:
         self.stream = options.key("log")
         self.roster = RedisRoster(self.link, options, self._now)
         self._keys = (self.stream, options.key("meta"), options.key("ids"))
-        self._limits, self._clock = limits, clock
+        self._limits_text, self._clock = _text_of(limits), clock
         self._feeds: list[Feed] = []
         self._seen = ("", "")  # an epoch, and an id that was recorded in it
         self._broke = 0  # how many connections had been lost when the server was last checked
@@ -144,7 +145,7 @@ class _Life:
         self._buffer = Buffer(options.buffer, self._record) if options.buffer else None
 
     def bind(self, limits: LogLimits, clock: Clock) -> None:
-        self._limits, self._clock = limits, clock
+        self._limits_text, self._clock = _text_of(limits), clock
         if self._feeds:
             self._store_limits()
 
@@ -169,12 +170,14 @@ class _Life:
         def attempt(again: bool) -> Any:
             nonlocal since
             self._check_if_due(float("inf"))
-            if not since:
-                since = self._seen[1] or "0-0"
-            values = (entry, message.id, key, since if again else "", self._now())
-            return self.link.run(
-                APPEND, self._keys, *values, secrets.token_hex(6), self._limits_text()
-            )
+            since = since or self._seen[1] or "0-0"
+            now = self._now()
+            more = (since if again else "", now) if again or now else ()
+            while True:
+                answer = self.link.run(APPEND, self._keys, entry, message.id, key, *more)
+                if answer[0]:
+                    return answer
+                self._check()  # wiped: somebody has to begin an epoch
 
         epoch, place, known = self.link.insist(attempt)
         if not place:
@@ -211,7 +214,8 @@ class _Life:
         epoch, _, digits = id.rpartition("-")
         is_ours = digits.isascii() and digits.isdigit() and len(digits) <= 40
         number = _text(min(int(digits), (1 << BITS) - 1)) if is_ours and epoch else ""
-        values = (id, epoch, number, self._now(), self._limits_text())
+        self._check_if_due(float("inf"))
+        values = (id, epoch, number, self._now())
         reason = b"again"
         while reason == b"again":  # there is more to trim than one step may take
             found, place, reason = self.link.run(LOCATE, self._keys, *values)
@@ -250,14 +254,15 @@ class _Life:
         self._seen = (self.epochs.current, id.decode())
 
     def _check_if_due(self, every: float) -> None:
-        if self._broke != self.link.broke or time.monotonic() - self._checked > every:
+        age = time.monotonic() - self._checked
+        if self._broke != self.link.broke or age > every or not self._checked:
             broke = self.link.broke
             self._enter(self._check()[0])
             self._broke = broke
 
     def _check(self) -> tuple[bytes, bytes]:
         """Have the epoch checked against what this process knows to be recorded."""
-        values = (secrets.token_hex(6), *self._seen, self._now())
+        values = (secrets.token_hex(6), *self._seen, self._now(), self._limits_text)
         epoch, last = self.link.run(CHECK, self._keys, *values)
         self._checked = time.monotonic()
         return epoch, last
@@ -275,11 +280,7 @@ class _Life:
             self._seen = (name, "")
 
     def _store_limits(self) -> None:
-        self.link.run(SET_LIMITS, self._keys, self._limits_text())
-
-    def _limits_text(self) -> str:
-        window, window_bytes, size, ttl, size_bytes = astuple(self._limits)
-        return f"{window * 1000:.0f}:{window_bytes}:{size}:{ttl * 1000:.0f}:{size_bytes}"
+        self.link.run(SET_LIMITS, self._keys, self._limits_text)
 
     def _now(self) -> str:
         """Return milliseconds for the scripts; empty: the server's own time, which all share."""
@@ -362,3 +363,9 @@ def _number(id: bytes | str) -> int:
 def _text(number: int) -> str:
     """Return an integer as a stream id."""
     return f"{number >> SEQUENCE}-{number & ((1 << SEQUENCE) - 1)}"
+
+
+def _text_of(limits: LogLimits) -> str:
+    """Return limits as the scripts have them: milliseconds and bytes, parted by colons."""
+    window, window_bytes, size, ttl, size_bytes = astuple(limits)
+    return f"{window * 1000:.0f}:{window_bytes}:{size}:{ttl * 1000:.0f}:{size_bytes}"

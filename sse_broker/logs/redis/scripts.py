@@ -46,12 +46,6 @@ local function before(a, b)
   return ams < bms or (ams == bms and aseq < bseq)
 end
 
-local function begin(epoch)
-  redis.call('HSET', meta, 'epoch', epoch, 'last', '0-0', 'gone', '0-0', 'bytes', 0, 'n', 0)
-  redis.call('DEL', log, ids)
-  return epoch
-end
-
 local function value(fields, name)
   for i = 1, #fields, 2 do
     if fields[i] == name then return fields[i + 1] end
@@ -66,9 +60,11 @@ local function keeps(limits, age, count, size)
     and (limits[5] == 0 or size <= limits[5])
 end
 
-local function numbers(text)
+local function limits()
   local found = {}
-  for number in string.gmatch(text, '[^:]+') do found[#found + 1] = tonumber(number) end
+  for number in string.gmatch(redis.call('HGET', meta, 'limits'), '[^:]+') do
+    found[#found + 1] = tonumber(number)
+  end
   return found
 end
 
@@ -102,25 +98,26 @@ end
 APPEND = (
     _COMMON
     + """
--- ARGV: entry, own id, key, since, now, a fresh epoch, limits.  *since* is not empty when
--- this is another try: then the log is looked through for the key first.
--- Returns epoch, id, and the entry of an own id that was there already.
-local entry, own, key, since = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local state = redis.call('HMGET', meta, 'epoch', 'last', 'gone', 'limits')
-local epoch, last, gone = state[1], state[2], state[3]
-if not epoch then epoch, last, gone = begin(ARGV[6]), '0-0', '0-0' end
-local now, limits = clock(ARGV[5]), numbers(state[4] or ARGV[7])
+-- ARGV: entry, own id, key, and perhaps since, now.  *since* is not empty when this is
+-- another try: then the log is looked through for the key first.
+-- Returns epoch, id, and the entry of an own id that was there already; no epoch where
+-- CHECK has to begin one.
+local entry, own, key, since = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or ''
+local state = redis.call('HMGET', meta, 'epoch', 'last')
+local epoch, last = state[1], state[2]
+if not epoch then return {'', '', ''} end
 
 if since ~= '' then
-  if before(since, gone) then return {epoch, '', ''} end
+  if before(since, redis.call('HGET', meta, 'gone')) then return {epoch, '', ''} end
   for _, found in ipairs(redis.call('XRANGE', log, '(' .. since, '+')) do
     if value(found[2], 'k') == key then return {epoch, found[1], ''} end
   end
 end
+local now = clock(ARGV[5] or '')
 if own ~= '' then
   local known = redis.call('HGET', ids, own)
   if known then
-    trim(now, limits, 10000)
+    trim(now, limits(), 10000)
     local found = redis.call('XRANGE', log, known, known)
     if #found > 0 then return {epoch, known, value(found[1][2], 'e')} end
   end
@@ -136,7 +133,7 @@ else
 end
 redis.call('HSET', meta, 'last', id)
 redis.call('HINCRBY', meta, 'bytes', #entry)
-if redis.call('HINCRBY', meta, 'n', 1) % 64 == 0 then trim(now, limits, 256) end
+if redis.call('HINCRBY', meta, 'n', 1) % 64 == 0 then trim(now, limits(), 256) end
 return {epoch, id, ''}
 """
 )
@@ -161,13 +158,12 @@ return {state[1] or '', state[2] or '0-0', rows}
 LOCATE = (
     _COMMON
     + """
--- ARGV: wire id, its epoch, its stream id, now, limits.
+-- ARGV: wire id, its epoch, its stream id, now.
 -- Returns epoch, stream id, and why continuity from there cannot be proved.
-local state = redis.call('HMGET', meta, 'epoch', 'last', 'limits')
+local state = redis.call('HMGET', meta, 'epoch', 'last')
 if not state[1] then return {'', '', 'epoch'} end
 local epoch, last = state[1], state[2]
-local all = trim(clock(ARGV[4]), numbers(state[3] or ARGV[5]), 10000)
-if not all then return {epoch, '', 'again'} end
+if not trim(clock(ARGV[4]), limits(), 10000) then return {epoch, '', 'again'} end
 local gone = redis.call('HGET', meta, 'gone')
 local own = redis.call('HGET', ids, ARGV[1])
 if own then return {epoch, own, ''} end
@@ -184,14 +180,18 @@ return {epoch, id, ''}
 CHECK = (
     _COMMON
     + """
--- ARGV: a fresh epoch, an epoch, an id that was recorded in it, now.  Returns epoch and last.
+-- ARGV: a fresh epoch, an epoch, an id that was recorded in it, now, limits for a log that
+-- has none.  Returns epoch and last.
 -- Where that id is gone although nothing trimmed it, or where a replica has become the
 -- master (it may lack what the old one took last), the log is in a new epoch.
 local state = redis.call('HMGET', meta, 'epoch', 'last', 'gone', 'run', 'checked')
 local epoch, last, gone, run = state[1], state[2], state[3], state[4]
 if not epoch then
-  epoch, last, gone, run = begin(ARGV[1]), '0-0', '0-0', false
+  epoch, last, gone, run = ARGV[1], '0-0', '0-0', false
+  redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'gone', gone, 'bytes', 0, 'n', 0)
+  redis.call('DEL', log, ids)
 end
+redis.call('HSETNX', meta, 'limits', ARGV[5])
 local lost = false
 if ARGV[3] ~= '' and ARGV[2] == epoch and before(gone, ARGV[3]) then
   lost = #redis.call('XRANGE', log, ARGV[3], ARGV[3]) == 0

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from sse_broker.errors import InvalidConfig
 
@@ -63,14 +63,14 @@ def parse(url: str) -> Options:
         raise InvalidConfig("timeout must be 0.05 to 60 seconds", field="log")
     if not re.fullmatch(r"\d{1,9}", buffer):
         raise InvalidConfig("buffer must be a number of messages", field="log")
-    plain = urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), ""))
+    plain = f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
     if kind and (not parts.netloc or (kind == "sentinel" and not parts.path.strip("/"))):
         raise InvalidConfig(
             "a Sentinel URL is redis+sentinel://host:26379,host:26379/service, a Cluster URL"
             " redis+cluster://host:6379,host:6379",
             field="log",
         )
-    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return Options(plain, shown, kind, scheme == "rediss", prefix, float(timeout), int(buffer))
 
 
