@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from sse_broker import Broker, InvalidConfig, open_log
+from sse_broker import Broker
 from sse_broker.logs import MemoryLog
 from tests.logs.contract import LogContract, message
 
@@ -48,8 +48,3 @@ def test_a_forked_child_has_a_log_and_a_broker_of_its_own() -> None:
     assert cursor.partition("-")[0] != log.cursor(0).partition("-")[0]
     assert position == 1
     assert not running
-
-
-def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(InvalidConfig, match="no log for 'nats://'"):
-        open_log("nats://localhost")

@@ -508,3 +508,37 @@ def test_records_keep_position_and_id_in_every_process(path: Path, log: SqliteLo
         (r.position, r.id, r.frame) for r in theirs
     ]
     other.close()
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_taken_for_what_it_is(
+    path: Path, monkeypatch
+) -> None:
+    """Gate: the other process makes the file between any two looks at whose it is."""
+    looks = ("sqlite_master", "user_version", "application_id")
+    for look in looks:
+        file = path.with_suffix(f".{look}")
+        log, made = another(file), []
+        connect = log._here().database._connect
+
+        def make_it_there(db, sql: str, file: Path = file, look: str = look, made: list = made):
+            if look in sql and not made:
+                made.append(another(file))
+                made[0].append(message())
+
+        class Watched:
+            def __init__(self, db, act) -> None:
+                self._db, self._act = db, act
+
+            def execute(self, sql: str, *values: object):
+                if look not in sql:
+                    return self._db.execute(sql, *values)
+                row = self._db.execute(sql, *values).fetchone()
+                self._act(self._db, sql)
+                return type("Rows", (), {"fetchone": lambda _: row})()
+
+            def __getattr__(self, name: str):
+                return getattr(self._db, name)
+
+        log._here().database._connect = lambda c=connect, act=make_it_there: Watched(c(), act)
+        assert log.append(message()).position == 2
+        made[0].close(), log.close()

@@ -211,9 +211,10 @@ class Database:
         return db
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        owner = db.execute("PRAGMA application_id").fetchone()[0]
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        # Last: a process that makes the file in between has set it if it has made a table.
+        owner = db.execute("PRAGMA application_id").fetchone()[0]
         if owner != APPLICATION_ID and (version or tables):
             raise LogUnavailable(f"{self.path} is another application's database")
         if version > SCHEMA_VERSION:

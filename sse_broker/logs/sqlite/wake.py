@@ -5,6 +5,10 @@ a socket whose queue is full has been rung already.  One that nobody listens to
 any more (its process died) refuses, and whoever rang it takes it away.  A lost
 ring costs little, because every wait is short.  Where UNIX sockets are missing
 or the folder cannot be made, the waits are all there is.
+
+Lock map
+    _lock     (a ringer's) guards its socket and its list; native; held while it
+              rings, which is non-blocking system calls
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ import socket
 import stat
 import threading
 import time
+
+from sse_broker.core.sync import native_lock
 
 __all__ = ["POLL", "Bell", "Ringer"]
 
@@ -33,6 +39,7 @@ class Ringer:
 
     def __init__(self, path: str) -> None:
         self._folder = folder_of(path)
+        self._lock = native_lock()
         self._seen = -1.0  # the folder's time of change when it was listed
         self._open: int | None = None
         self._targets: list[str] = []
@@ -43,19 +50,20 @@ class Ringer:
 
     def ring(self) -> None:
         """Wake everybody.  Never waits, never raises."""
-        if self._socket is None:
-            return
-        for target in self._listed():
-            try:
-                self._socket.sendto(b"\0", target)
-            except BlockingIOError:  # it rings already
-                pass
-            except ConnectionRefusedError:
-                _remove(target)
-            except OSError:  # gone meanwhile, or not ours to ring
-                pass
+        with self._lock:
+            if self._socket is None:
+                return
+            for target in self._listed_locked():
+                try:
+                    self._socket.sendto(b"\0", target)
+                except BlockingIOError:  # it rings already
+                    pass
+                except ConnectionRefusedError:
+                    _remove(target)
+                except OSError:  # gone meanwhile, or not ours to ring
+                    pass
 
-    def _listed(self) -> list[str]:
+    def _listed_locked(self) -> list[str]:
         try:
             changed = os.stat(self._folder).st_mtime
             if changed != self._seen or time.time() - changed < FRESH:
@@ -69,10 +77,13 @@ class Ringer:
         return self._targets
 
     def close(self) -> None:
-        """Let go of the socket."""
-        if self._socket is not None:
-            self._socket.close()
-        _close(self._open)
+        """Let go of the socket.  Ringing does nothing afterwards."""
+        with self._lock:
+            sock, self._socket = self._socket, None
+            folder, self._open = self._open, None
+        if sock is not None:
+            sock.close()
+        _close(folder)
 
 
 class Bell:
