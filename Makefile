@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check format fast live bench clean
+.PHONY: help run test check format fast live bench torture clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +36,11 @@ live: $(VENV)/.dev ## Run the live tests
 
 bench: $(VENV)/.dev ## Measure deliveries per CPU-second and latency
 	$(BIN)/python -m benchmarks
+
+SECONDS ?= 300
+torture: $(VENV)/.dev ## Kill, stop and fill things for SECONDS per log, and look for losses
+	$(BIN)/python -m tests.live.torture --log sqlite --seconds $(SECONDS)
+	$(BIN)/python -m tests.live.torture --log redis --seconds $(SECONDS)
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -58,12 +58,17 @@ def wrong(name: str, error: str) -> Response:
     return make_response(jsonify(error=error, field=name), 400)
 
 
+def data_folder() -> Path:
+    """Return the folder that the samples write to; make it if need be."""
+    folder = Path(os.environ.get("DEMO_DATA", ".demo"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def database(schema: str) -> Iterator[sqlite3.Connection]:
     """Open the samples' database; commit at the end, roll back after an error, close."""
-    folder = Path(os.environ.get("DEMO_DATA", ".demo"))
-    folder.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(folder / "samples.db")
+    db = sqlite3.connect(data_folder() / "samples.db")
     db.row_factory = sqlite3.Row
     try:
         with db:

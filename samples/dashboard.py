@@ -9,13 +9,14 @@ until no stream is open.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
 
 from flask import Blueprint, Flask, Response, jsonify
 
-from samples.common import single
+from samples.common import data_folder, single
 from sse_broker import SSE, Broker
 
 TOPIC = "metrics:host"
@@ -23,7 +24,10 @@ EVERY = 1.0  # seconds
 
 
 class Sampler:
-    """Measures while a stream is open; started by a visitor, never at import."""
+    """Measures while a stream is open; started by a visitor, never at import.
+
+    Of several workers one measures: the one that has the lock on a file.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -38,20 +42,31 @@ class Sampler:
         threading.Thread(target=self._run, name="sampler", daemon=True).start()
 
     def _run(self) -> None:
+        with (data_folder() / "sampler.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._measure()
+            except BlockingIOError:  # another worker measures
+                pass
+            finally:
+                with self._lock:
+                    self._pid = 0
+
+    def _measure(self) -> None:
         pause, cpu = threading.Event(), time.process_time()
         sent = self._broker.get_stats().messages_sent
+        idle = 0  # streams are counted over all workers, which takes a moment
         while not pause.wait(EVERY):
-            with self._lock:
-                stats = self._broker.get_stats()
-                if not stats.total_clients:
-                    self._pid = 0
-                    return
+            stats = self._broker.get_stats()
+            idle = 0 if stats.cluster_clients else idle + 1
+            if idle == 3:
+                return
             used = time.process_time()
             sample = {
                 "cpu": round(100 * (used - cpu) / EVERY, 1),  # percent of one core
                 "load": round(os.getloadavg()[0], 2),
-                "streams": stats.total_clients,
-                "events": stats.messages_sent - sent,
+                "streams": stats.cluster_clients,
+                "events": stats.messages_sent - sent,  # by this worker
             }
             cpu, sent = used, stats.messages_sent
             self._broker.send_to_topic(TOPIC, "sample", sample)

@@ -7,10 +7,11 @@ import importlib.util
 import os
 import socket
 import sys
+from pathlib import Path
 
 from samples.demo.app import USERS
 
-THREADS = "64"  # each open stream holds one
+WORKERS, THREADS = "2", "32"  # each open stream holds one thread
 
 GREETING = """
   sse_broker demo
@@ -19,6 +20,12 @@ GREETING = """
   Or watch  curl -N 'http://localhost:{port}/sse/stream?user_id={user}'
   and send  curl -X POST http://localhost:{port}/api/test/send \\
               -d '{{"user_id": "{user}", "event": "notification", "data": {{"title": "Hello"}}}}'
+
+  Two workers share {log}, so it does not matter which one an event comes from.
+  From another terminal, with no server in between:
+
+      .venv/bin/sse_broker --log {log} publish --broadcast --event announcement \
+          '{{"message": "Hello from a terminal"}}'
 
   Ctrl-C ends it.  Start it again while the page is open, and look.
 """
@@ -44,8 +51,12 @@ def main() -> None:
     if importlib.util.find_spec("gunicorn") is None:
         sys.exit("The demo needs gunicorn: pip install 'sse-broker[gunicorn]'")
     port = free_port()
-    print(GREETING.format(port=port, user=USERS[0]["id"]), flush=True)
-    command = [sys.executable, "-m", "gunicorn", "--workers", "1", "--worker-class", "gthread"]
+    folder = Path(os.environ.get("DEMO_DATA", ".demo"))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.environ.setdefault("SSE_LOG_URL", f"sqlite:///{folder}/log.db")
+    os.environ.setdefault("SSE_HISTORY_SIZE", "1000")
+    print(GREETING.format(port=port, user=USERS[0]["id"], log=log), flush=True)
+    command = [sys.executable, "-m", "gunicorn", "--workers", WORKERS, "--worker-class", "gthread"]
     command += ["--threads", THREADS, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "2"]
     command += ["--log-level", "warning", "samples.demo.app:create_app()"]
     from gunicorn.config import KNOWN_SETTINGS

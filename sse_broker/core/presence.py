@@ -25,6 +25,7 @@ from sse_broker.errors import LogUnavailable
 __all__ = ["LIFETIME", "REPORT_EVERY", "Presence"]
 
 REPORT_EVERY = 5.0  # seconds between reports of a process with nothing new
+COUNT_EVERY = 1.0  # seconds between reports where only the number of streams is new
 LIFETIME = 15.0  # seconds after its last report until a process counts as dead
 
 
@@ -57,6 +58,7 @@ class Presence:
         self._away: dict[str, float] = {}  # user: when the grace is over
         self._whole = True  # whether the next report is of everybody
         self._next = self._not_before = 0.0
+        self._said = 0  # how many streams the last report said
         self.nudge: Callable[[], None] = lambda: None
 
     def change(self, user: str) -> None:
@@ -73,11 +75,13 @@ class Presence:
         if now < self._not_before:
             return
         whole, changes = self._whole, self._collect(now)
-        if not changes and now < self._next:
+        clients = self._clients()
+        moved = clients != self._said and now >= self._next - REPORT_EVERY + COUNT_EVERY
+        if not changes and not moved and now < self._next:
             return
-        self._next = now + REPORT_EVERY
+        self._next, self._said = now + REPORT_EVERY, clients
         try:
-            answer = self._roster.sync(self.process, self._clients(), changes, LIFETIME)
+            answer = self._roster.sync(self.process, clients, changes, LIFETIME)
         except LogUnavailable:
             self._whole = True  # all of it is said again when the log is back
             self._not_before = now + REPORT_EVERY

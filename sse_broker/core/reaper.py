@@ -56,7 +56,7 @@ class Reaper:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._last_error = -LOG_EVERY
+        self._last_error = self._last_away = -LOG_EVERY
         self.last_tick = clock.monotonic()
 
     @property
@@ -122,7 +122,9 @@ class Reaper:
         try:
             self._report(now)
         except LogUnavailable as err:
-            _log.warning("who is online here is not known elsewhere: %s", err)
+            if now - self._last_away >= LOG_EVERY:
+                self._last_away = now
+                _log.warning("who is online here is not known elsewhere: %s", err)
         except Exception:
             self._say(now, "a report of who is online failed")
 

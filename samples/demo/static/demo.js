@@ -9,7 +9,7 @@ const CHARTS = [  // field of a sample, label, the least its axis reaches to
   ["cpu", "server CPU, % of a core", 10],
   ["load", "load of the machine", 1],
   ["streams", "open streams", 4],
-  ["events", "events sent per second", 10],
+  ["events", "events sent per second by a worker", 10],
 ];
 
 let users = [];
@@ -19,6 +19,7 @@ let lastId = "";        // what to go on from
 let retryTimer = 0;
 let wait = 0;           // ms until the next try, doubled by each that fails
 let count = 0;
+let sampled = 0;        // when the last sample came
 const samples = [];
 const unread = new Set();
 
@@ -94,6 +95,7 @@ function take(name, event) {
   if (name === "welcome") {
     wait = 0;
     post("/dashboard", {});  // a new server has nobody measuring yet
+    sampled = Date.now();
   } else if (name === "reset") {
     recover();
   } else {
@@ -145,6 +147,7 @@ const panels = {
     $("banner").firstChild.textContent = message;
   },
   sample(sample) {
+    sampled = Date.now();
     samples.push(sample);
     if (samples.length > 60) samples.shift();
     draw();
@@ -299,6 +302,12 @@ async function begin() {
   wire("task", "/tasks", () => ({ user_id: me.id }));
   wire("announce", "/announcements");
   wire("log", "/log");
+  setInterval(() => {  // the worker that measured may be gone; another one will
+    if ($("state").dataset.state === "live" && Date.now() - sampled > 4000) {
+      sampled = Date.now();
+      post("/dashboard", {});
+    }
+  }, 1000);
   $("read").onclick = readAll;
   $("quiet").onchange = (event) => $("events").classList.toggle("quiet", event.target.checked);
   $("clear").onclick = () => $("events").replaceChildren();
