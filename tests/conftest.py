@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from sse_broker import Broker
+from tests import databases
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +27,30 @@ def broker() -> Iterator[Broker]:
     """A broker with the default settings, stopped at the end."""
     with Broker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL of our own."""
+    from tests.live.postgres import postgres
+
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.live)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('tmp_path')}/application.db"
+    url: str = request.getfixturevalue("postgres_url")
+    databases.empty(url)
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Any]:
+    """A SQLAlchemy engine for an empty database, of each kind."""
+    engine = databases.connect(database_url)
+    yield engine
+    engine.dispose()

@@ -20,7 +20,8 @@ ROOMS = {
     "wire": ("errors", "wire"),
     "core": CORE,
     "logs": (*CORE, "logs"),
-    "broker": (*CORE, "logs"),
+    "broker": (*CORE, "logs", "commit"),
+    "commit": CORE,
     "metrics": CORE,
     "web": (*CORE, "logs", "broker", "metrics", "web"),
     "testing": ("wire",),
@@ -34,6 +35,7 @@ THIRD_PARTY = {
     "web": {"flask", "werkzeug"},
     "app": {"flask"},
     "cli": {"click"},  # Flask brings it
+    "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
 }
 
 
@@ -98,8 +100,9 @@ def test_the_front_door_is_what_it_says() -> None:
 
 def test_importing_needs_flask_and_nothing_else() -> None:
     code = (
-        "import sys, threading; import sse_broker;"
-        "bad = {'jwt', 'prometheus_client', 'gevent', 'redis', 'gunicorn', 'requests'};"
+        "import sys, threading; import sse_broker, sse_broker.commit;"
+        "bad = {'jwt', 'prometheus_client', 'gevent', 'redis', 'gunicorn', 'requests',"
+        " 'sqlalchemy', 'psycopg'};"
         "assert not bad & set(sys.modules); assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

@@ -8,9 +8,12 @@ import shutil
 import pytest
 
 
-def need(program: str, package: str) -> str:
-    """Return the path of a program; without it skip, or fail in CI."""
-    found = shutil.which(program)
+def need(program: str, package: str, path: str | None = None) -> str:
+    """Return the path of a program; without it skip, or fail in CI.
+
+    *path* is where to look, if not in ``PATH``.
+    """
+    found = shutil.which(program, path=path)
     if found is None:
         hint = f"{program} is missing: apt-get install {package}"
         if os.environ.get("CI"):
