@@ -22,6 +22,7 @@ ROOMS = {
     "logs": (*CORE, "logs"),
     "broker": (*CORE, "logs", "commit"),
     "commit": CORE,
+    "outbox": (*CORE, "commit"),
     "metrics": CORE,
     "web": (*CORE, "logs", "broker", "metrics", "web"),
     "testing": ("wire",),
@@ -36,6 +37,7 @@ THIRD_PARTY = {
     "app": {"flask"},
     "cli": {"click"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
+    "outbox": {"sqlalchemy"},
 }
 
 
@@ -100,7 +102,7 @@ def test_the_front_door_is_what_it_says() -> None:
 
 def test_importing_needs_flask_and_nothing_else() -> None:
     code = (
-        "import sys, threading; import sse_broker, sse_broker.commit;"
+        "import sys, threading; import sse_broker, sse_broker.commit, sse_broker.outbox;"
         "bad = {'jwt', 'prometheus_client', 'gevent', 'redis', 'gunicorn', 'requests',"
         " 'sqlalchemy', 'psycopg'};"
         "assert not bad & set(sys.modules); assert threading.active_count() == 1"
