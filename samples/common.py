@@ -8,11 +8,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, abort, jsonify, make_response, request
 
 from sse_broker import SSE, BrokerError, InvalidMessage, InvalidTopic, InvalidUserID
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def single(make_blueprint: Callable[[SSE], Blueprint]) -> Flask:
@@ -76,6 +79,13 @@ def database(schema: str) -> Iterator[sqlite3.Connection]:
             yield db
     finally:
         db.close()
+
+
+def open_engine() -> Engine:
+    """Return the samples' database for those that use SQLAlchemy."""
+    from sqlalchemy import create_engine
+
+    return create_engine(f"sqlite:///{data_folder() / 'samples.db'}")
 
 
 def rows(found: sqlite3.Cursor) -> list[dict[str, Any]]:

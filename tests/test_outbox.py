@@ -244,6 +244,21 @@ def test_the_brokers_settings_are_asked_at_the_call(engine, session) -> None:
     assert outbox.waiting() == 0
 
 
+def test_the_nudge_comes_after_the_commit_and_not_with_a_rollback(
+    outbox, session, monkeypatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(outbox, "nudge", lambda: seen.append(outbox.waiting()))
+    outbox.within(session).send_to_user(ME, "e", "x")
+    session.rollback()
+    outbox.within(session).send_to_user(ME, "e", "x")
+    assert seen == []
+
+    session.commit()
+
+    assert seen == [1]
+
+
 @pytest.mark.parametrize("other", [None, "session", object()])
 def test_something_else_than_a_transaction_is_refused(outbox, other) -> None:
     with pytest.raises(TypeError, match="a SQLAlchemy Session, scoped_session or Connection"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import socket
@@ -26,6 +27,14 @@ CASES = {
     "dashboard": ("/dashboard", {}, "sample"),
     "logstream": ("/log", {"level": "info", "text": "paid"}, "log"),
 }
+SQL_CASES = {  # not part of the demo
+    "orders": ("/orders", {"user_id": ME, "item": "Tea"}, "order"),
+    "payments": ("/payments", {"user_id": ME, "invoice": "17"}, "payment"),
+}
+HAS_SQLALCHEMY = importlib.util.find_spec("sqlalchemy") is not None
+needs_sqlalchemy = pytest.mark.skipif(not HAS_SQLALCHEMY, reason="pip install SQLAlchemy")
+ALL_CASES = CASES | SQL_CASES
+SAMPLES = [*CASES, *(pytest.param(name, marks=needs_sqlalchemy) for name in SQL_CASES)]
 TOPICS = ["metrics:host", "logs:*", "approval:process:*"]
 
 
@@ -42,7 +51,12 @@ def watch(app) -> Client:
     return client
 
 
-@pytest.fixture(params=[*CASES, "demo"])
+def cases(app) -> dict:
+    """Return the cases of the samples that *app* has."""
+    return CASES if app.sample == "demo" else {app.sample: ALL_CASES[app.sample]}
+
+
+@pytest.fixture(params=[*SAMPLES, "demo"])
 def app(request):
     name = request.param
     app = (
@@ -50,6 +64,8 @@ def app(request):
     )
     app.sample = name
     yield app
+    if "outbox" in app.extensions:
+        app.extensions["outbox"].stop()
     broker = app.extensions["sse"]
     for client in broker._here()._clients():
         broker.unregister(client)
@@ -58,8 +74,7 @@ def app(request):
 
 def test_it_pushes_what_it_says(app) -> None:
     client, browser = watch(app), app.test_client()
-    cases = CASES.values() if app.sample == "demo" else [CASES[app.sample]]
-    for path, body, event in cases:
+    for path, body, event in cases(app).values():
         response = browser.post(path, json=body)
         assert response.status_code == 200, response.text
         seen = client.queue.get(timeout=5).message.event
@@ -68,7 +83,7 @@ def test_it_pushes_what_it_says(app) -> None:
         assert seen == event
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_the_command_of_its_header_finds_the_application(name, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     header = Path("samples", f"{name}.py").read_text().split('"""')[1]
@@ -78,14 +93,14 @@ def test_the_command_of_its_header_finds_the_application(name, monkeypatch) -> N
         rule.rule for rule in ScriptInfo(app_import_path=target).load_app().url_map.iter_rules()
     }
 
-    assert {CASES[name][0], "/sse/stream"} <= rules
-    assert f"http://localhost:5000{CASES[name][0]}" in header
+    assert {ALL_CASES[name][0], "/sse/stream"} <= rules
+    assert f"http://localhost:5000{ALL_CASES[name][0]}" in header
 
 
 def test_no_thread_starts_before_the_first_request() -> None:
     before = set(threading.enumerate())
 
-    for name in CASES:
+    for name in ALL_CASES if HAS_SQLALCHEMY else CASES:
         importlib.import_module(f"samples.{name}").create_app()
     create_app()
 
@@ -95,8 +110,8 @@ def test_no_thread_starts_before_the_first_request() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"text"', b"{", b"\xff"])
 def test_a_body_that_is_no_object_is_told_a_field(app, body) -> None:
     browser = app.test_client()
-    for name, (path, fields, _) in CASES.items():
-        if fields and app.sample in ("demo", name):
+    for path, fields, _ in cases(app).values():
+        if fields:
             answer = browser.post(path, data=body, content_type="application/json")
             assert answer.status_code == 400
             assert answer.json["field"] in fields
@@ -104,9 +119,7 @@ def test_a_body_that_is_no_object_is_told_a_field(app, body) -> None:
 
 def test_bad_input_is_told_its_field(app) -> None:
     browser = app.test_client()
-    for name, (path, body, _) in CASES.items():
-        if app.sample not in ("demo", name):
-            continue
+    for path, body, _ in cases(app).values():
         for field in body:
             response = browser.post(path, json={**body, field: ""})
             assert (response.status_code, response.json["field"]) == (400, field)
@@ -123,6 +136,41 @@ def test_an_approval_is_decided_once_and_its_followers_hear() -> None:
 
     statuses = [client.queue.get(timeout=5).message.data for _ in range(4)]
     assert ['"pending"' in data for data in statuses] == [True, True, False, False]
+    app.extensions["sse"].unregister(client)
+    app.extensions["sse"].stop()
+
+
+@needs_sqlalchemy
+def test_an_order_that_is_rolled_back_is_not_announced() -> None:
+    app = importlib.import_module("samples.orders").create_app()
+    client, browser = watch(app), app.test_client()
+    path, body, _ = ALL_CASES["orders"]
+
+    unpaid = browser.post("/orders/unpaid", json=body)
+    first = browser.post(path, json=body).json
+    second = browser.post(path, json=body).json
+
+    assert (unpaid.status_code, unpaid.json) == (402, {"error": "not paid"})
+    heard = [json.loads(client.queue.get_nowait().message.data) for _ in range(2)]
+    assert heard == [first, second]
+    assert client.queue.empty()
+    app.extensions["sse"].unregister(client)
+    app.extensions["sse"].stop()
+
+
+@needs_sqlalchemy
+def test_a_payment_is_announced_by_the_next_process_if_this_one_dies() -> None:
+    path, body, _ = ALL_CASES["payments"]
+    died = importlib.import_module("samples.payments").create_app()
+    died.before_request_funcs.clear()  # it never came to send
+    number = died.test_client().post(path, json=body).json["number"]
+    app = importlib.import_module("samples.payments").create_app()
+    client = watch(app)
+
+    assert app.extensions["outbox"].drain() == 1
+
+    record = client.queue.get(timeout=5)
+    assert (record.id, record.message.event) == (f"payment-{number}", "payment")
     app.extensions["sse"].unregister(client)
     app.extensions["sse"].stop()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 
 from flask import Flask, Request
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sse_broker import (
     ALL_TENANTS,
@@ -17,6 +19,7 @@ from sse_broker import (
     format_event,
     jwt_authenticator,
 )
+from sse_broker.outbox import Outbox
 
 
 def authenticator(request: Request) -> tuple[uuid.UUID, None]:
@@ -42,3 +45,14 @@ users: list[str] = broker.get_online_users()
 with Broker() as running:
     online: bool = running.is_user_online("someone")
     response = event_stream(("tick", n) for n in range(3))
+
+engine = create_engine("sqlite://")
+outbox = Outbox(broker, engine, interval=0.5)
+current = scoped_session(sessionmaker(engine))
+maybe_id: str | None = broker.after_commit(current).send_to_user(7, "event", {"a": 1})
+with Session(engine) as session, engine.begin() as connection:
+    maybe_id = broker.after_commit(session).broadcast("event", "text", tenant_id=ALL_TENANTS)
+    message_id = outbox.within(session).send_to_topic("a:b", "event", "text")
+    message_id = outbox.within(current).send_to_user("someone", "event", "text", id="x")
+    message_id = outbox.within(connection).broadcast("event", None)
+sent: int = outbox.drain()
