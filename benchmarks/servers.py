@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -68,3 +69,29 @@ def naive() -> Flask:
             one.put(text)
 
     return add_triggers(app, send)
+
+
+def over_a_log() -> Flask:
+    """sse_broker over the log that ``BENCH_LOG`` names."""
+    app, broker = Flask("over_a_log"), Broker(log=os.environ["BENCH_LOG"])
+    app.register_blueprint(create_blueprint(broker), url_prefix="/sse")
+
+    @app.post("/spaced")
+    def spaced() -> Response:
+        pause = threading.Event()
+        for _ in range(int(request.args["n"])):
+            broker.send_to_topic(TOPIC, "message", f"t={time.monotonic():.6f} {PAD}")
+            pause.wait(0.004)
+        return jsonify(ok=True)
+
+    return add_triggers(app, lambda text: broker.send_to_topic(TOPIC, "message", text))
+
+
+def flask_sse_app() -> Flask:
+    """flask-sse, as its README has it."""
+    from flask_sse import sse
+
+    app = Flask("flask_sse")
+    app.config["REDIS_URL"] = os.environ["BENCH_LOG"]
+    app.register_blueprint(sse, url_prefix="/sse/stream")
+    return add_triggers(app, lambda text: sse.publish(text, type="message"))

@@ -25,7 +25,7 @@ def make_blueprint(sse: SSE) -> Blueprint:
     @blueprint.post("/announcements")
     def announce() -> Response:
         number = sse.broadcast("announcement", {"message": field("message")})
-        logger.info("announced to %s streams", sse.broker.get_stats().total_clients)
+        logger.info("announced to %s streams", sse.broker.get_stats().cluster_clients)
         return jsonify(id=number)
 
     return blueprint
