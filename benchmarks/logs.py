@@ -89,10 +89,10 @@ def latencies(case: str, url: str, count: int) -> list[float]:
         sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
         path = "/sse/stream" + ("" if case == "flask-sse" else f"?user_id={USER}&topics=bench")
         sock.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        threading.Event().wait(0.5)  # flask-sse says nothing when it has subscribed
         if case == "memory":
             publisher: Any = threading.Thread(target=server.post, args=(f"/spaced?n={count + 20}",))
         else:
-            threading.Event().wait(0.5)  # flask-sse says nothing when it has subscribed
             publisher = multiprocessing.Process(target=send_spaced, args=(case, url, count))
         publisher.start()
         found = received(sock, count)

@@ -42,7 +42,7 @@ def place(sse: SSE, session: Session, user_id: str, item: str) -> dict[str, Any]
     session.add(order)
     session.flush()  # so that it has its id
     placed = {"id": order.id, "item": item}
-    sse.broker.after_commit(session).send_to_user(user_id, "order", placed)
+    sse.after_commit(session).send_to_user(user_id, "order", placed)
     return placed
 
 

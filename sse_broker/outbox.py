@@ -25,7 +25,6 @@ Lock map
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -46,7 +45,8 @@ from sse_broker.errors import (
     QueueFull,
     TopicsNotEnabled,
 )
-from sse_broker.wire.message import ALL_TENANTS, Message
+from sse_broker.wire.envelope import pack, unpack
+from sse_broker.wire.message import Message
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Table
@@ -180,7 +180,7 @@ class Outbox:
     def _write(self, where: AnySession | Connection, message: Message) -> None:
         from sqlalchemy import Connection, insert
 
-        row = insert(self._messages).values(message=dump(message))
+        row = insert(self._messages).values(message=pack(message, ascii=True).decode())
         if isinstance(where, Connection):
             where.execute(row)
             return
@@ -443,47 +443,14 @@ class _Worker:
         return min(MAX_PAUSE, self._outbox.interval * 2.0 ** min(self._failures, 16))
 
 
-def dump(message: Message) -> str:
-    """Return *message* as JSON text, in ASCII, without the time it was made."""
-    everyone = message.tenant_id is ALL_TENANTS
-    return json.dumps(
-        {
-            "target": message.target.value,
-            "data": message.data,
-            "event": message.event,
-            "user_id": message.user_id,
-            "topic": message.topic,
-            "tenant_id": None if everyone else message.tenant_id,
-            "all_tenants": everyone,
-            "id": message.id,
-            "retry": message.retry,
-        }
-    )
-
-
 def load(text: str) -> Message:
-    """Return the message that :func:`dump` wrote.
+    """Return the message that a row holds.
 
     :raises InvalidMessage: *text* is something else, or has no id.
-    :raises InvalidUserID: an id in it is none.
-    :raises InvalidTopic: the topic in it is none.
     """
-    try:
-        fields = json.loads(text)
-        message = Message(
-            fields["target"],
-            fields["data"],
-            fields["event"],
-            fields["user_id"],
-            fields["topic"],
-            ALL_TENANTS if fields["all_tenants"] else fields["tenant_id"],
-            id=fields["id"],
-            retry=fields["retry"],
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
-        raise InvalidMessage(f"the stored text is none: {type(err).__name__}") from err
-    if not message.id:
-        raise InvalidMessage("the stored one has no id", field="id")
+    message = unpack(text.encode())
+    if not isinstance(message, Message) or not message.id:
+        raise InvalidMessage("the stored one is no message with an id", field="id")
     return message
 
 

@@ -24,7 +24,7 @@ ROOMS = {
     "commit": CORE,
     "outbox": (*CORE, "commit"),
     "metrics": CORE,
-    "web": (*CORE, "logs", "broker", "metrics", "web"),
+    "web": (*CORE, "logs", "broker", "commit", "metrics", "web"),
     "testing": ("wire",),
     "app": (*CORE, "web"),
     "signals": ("core",),

@@ -9,6 +9,7 @@ from flask import Flask, current_app, has_app_context
 from werkzeug.local import LocalProxy
 
 from sse_broker.broker import Broker
+from sse_broker.commit import AfterCommit
 from sse_broker.config import BrokerConfig
 from sse_broker.core.ports import Authorizer
 from sse_broker.errors import BrokerError, InvalidConfig
@@ -97,6 +98,10 @@ class SSE:
     def broadcast(self, event: str, data: Any, **options: Any) -> str:
         """See :meth:`Broker.broadcast <sse_broker.core.broker.Broker.broadcast>`."""
         return self.broker.broadcast(event, data, **options)
+
+    def after_commit(self, session: Any) -> AfterCommit:
+        """See :meth:`Broker.after_commit <sse_broker.broker.Broker.after_commit>`."""
+        return self.broker.after_commit(session)
 
 
 def configured_authenticator(config: Mapping[str, Any]) -> auth.Authenticator | None:

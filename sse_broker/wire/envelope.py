@@ -19,15 +19,20 @@ __all__ = ["MAX_BYTES", "pack", "unpack"]
 MAX_BYTES = 64 * 1024 * 1024  # no setting allows more; a bound for what is parsed
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_ASCII = json.JSONEncoder(separators=(",", ":"))
 _OPTIONAL = ("user_id", "topic", "id", "retry")
+_KNOWN = ("target", "data", "event", "tenant_id", "created_at", *_OPTIONAL)
 
 
-def pack(entry: Message | Command) -> bytes:
-    """Return what a log stores of *entry*."""
+def pack(entry: Message | Command, *, ascii: bool = False) -> bytes:
+    """Return what a log stores of *entry*; as ASCII, for databases that hold nothing else."""
+    return (_ASCII if ascii else _ENCODER).encode(_fields(entry)).encode()
+
+
+def _fields(entry: Message | Command) -> dict[str, Any]:
     if isinstance(entry, Command):
-        fields: dict[str, Any] = {"act": entry.act, "value": entry.value, "reason": entry.reason}
-        return _ENCODER.encode(fields).encode()
-    fields = {"target": entry.target, "event": entry.event, "data": entry.data}
+        return {"act": entry.act, "value": entry.value, "reason": entry.reason}
+    fields: dict[str, Any] = {"target": entry.target, "event": entry.event, "data": entry.data}
     for name in _OPTIONAL:
         value = getattr(entry, name)
         if value:
@@ -37,7 +42,7 @@ def pack(entry: Message | Command) -> bytes:
     elif entry.tenant_id is not None:
         fields["tenant_id"] = entry.tenant_id
     fields["created_at"] = entry.created_at.timestamp()
-    return _ENCODER.encode(fields).encode()
+    return fields
 
 
 def unpack(raw: bytes) -> Message | Command:
@@ -49,12 +54,15 @@ def unpack(raw: bytes) -> Message | Command:
         raise InvalidMessage(f"an entry of {len(raw)} bytes")
     try:
         fields = json.loads(raw)
+        if not isinstance(fields, dict):
+            raise TypeError("it is no object")
         if "act" in fields:
             return Command(**fields)
         fields["created_at"] = dt.datetime.fromtimestamp(fields["created_at"], dt.timezone.utc)
         if fields.pop("all_tenants", False):
             fields["tenant_id"] = ALL_TENANTS
-        return Message(**fields)
+        # A field that a later release added is left out, not refused: the rest still stands.
+        return Message(**{name: fields[name] for name in _KNOWN if name in fields})
     except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError) as err:
         raise InvalidMessage(f"an entry that cannot be read: {err}") from err
     except BrokerError as err:
