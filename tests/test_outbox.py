@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -733,13 +734,16 @@ def test_threads_that_write_and_drain_at_once_lose_and_double_nothing(
 
 
 def _forked(outbox: Outbox, answer) -> None:
-    outbox.engine.dispose(close=False)
-    outbox.start()
-    names = [t.name for t in threading.enumerate() if t.name.startswith("sse-broker-outbox")]
-    answer.put(names == [f"sse-broker-outbox-{os.getpid()}"])
-    outbox.stop()
-    write(outbox, "child")
-    answer.put(outbox.drain())
+    try:
+        outbox.engine.dispose(close=False)
+        outbox.start()
+        names = [t.name for t in threading.enumerate() if t.name.startswith("sse-broker-outbox")]
+        assert names == [f"sse-broker-outbox-{os.getpid()}"]
+        outbox.stop()
+        write(outbox, "child")
+        answer.send(outbox.drain())
+    except BaseException:
+        answer.send(traceback.format_exc())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -750,11 +754,12 @@ def test_a_forked_child_has_a_thread_of_its_own(database_url, tmp_path) -> None:
     outbox.create()
     outbox.start()
     context = multiprocessing.get_context("fork")
-    answer = context.SimpleQueue()
-    child = context.Process(target=_forked, args=(outbox, answer))
+    answer, end = context.Pipe(duplex=False)
+    child = context.Process(target=_forked, args=(outbox, end))
     child.start()
 
-    assert (answer.get(), answer.get()) == (True, 1)
+    assert answer.poll(60)
+    assert answer.recv() == 1
 
     child.join(60)
     outbox.stop()
