@@ -752,7 +752,16 @@ def test_a_forked_child_has_a_thread_of_its_own(database_url, tmp_path) -> None:
     log = FileLog(tmp_path / "log")
     outbox = Outbox(Broker(log=log), engine, interval=3600)
     outbox.create()
+    looked, look = threading.Event(), outbox._round
+
+    def look_and_say(stopping):
+        found = look(stopping)
+        looked.set()
+        return found
+
+    outbox._round = look_and_say
     outbox.start()
+    assert looked.wait(60)  # SQLite must not be in use by another thread while a process forks
     context = multiprocessing.get_context("fork")
     answer, end = context.Pipe(duplex=False)
     child = context.Process(target=_forked, args=(outbox, end))

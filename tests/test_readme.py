@@ -22,7 +22,8 @@ def between(name: str) -> str:
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
-def test_its_python_runs(block: int) -> None:
+def test_its_python_runs(block: int, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it may make a file
     names: dict[str, object] = {"__name__": "app"}
     exec(compile(BLOCKS[block], f"README block {block}", "exec"), names)
     if "paid" in names:

@@ -542,3 +542,41 @@ def test_a_file_that_another_process_makes_meanwhile_is_taken_for_what_it_is(
         log._here().database._connect = lambda c=connect, act=make_it_there: Watched(c(), act)
         assert log.append(message()).position == 2
         made[0].close(), log.close()
+
+
+def _publish_in_child(broker: Broker, number: int) -> None:
+    broker.broadcast("e", f"child {number}")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forks_in_the_midst_of_reads_and_writes_leave_the_child_a_log_that_works(
+    path: Path,
+) -> None:
+    """SQLite keeps what it has locked in memory; a fork at the wrong moment copies that."""
+    context = multiprocessing.get_context("fork")
+    broker = Broker(log=f"sqlite:///{path}?timeout=2")
+    first = broker.log.tail()
+    running = [True]
+
+    def write() -> None:
+        while running:
+            broker.broadcast("e", "parent")
+
+    def read() -> None:
+        while running:
+            broker.log.read(first, 50)
+
+    threads = [threading.Thread(target=act) for act in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(30):
+            child = context.Process(target=_publish_in_child, args=(broker, number))
+            child.start()
+            child.join(20)
+            assert child.exitcode == 0, number
+    finally:
+        running.clear()
+        for thread in threads:
+            thread.join()
+    broker.log.close()

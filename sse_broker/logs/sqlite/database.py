@@ -3,19 +3,27 @@
 Opened at first use, and again whenever the file was replaced or an error left a
 connection in doubt; so a log whose file is broken works again once it is mended.
 
+SQLite keeps in memory what a process has locked, and a fork copies that: a child
+would wait for ever for a lock that it believes to hold, or not take one that it
+needs.  So a fork waits until nobody here reads or writes, and the file is closed
+over it; the parent opens it again at the next use.
+
 Lock map
     turn      held while this process writes, over file I/O; native
-    _lock     guards the pool of reading connections; native; never held across I/O
-    order     turn before _lock
+    _reading  held while this process reads, over file I/O: one at a time, and
+              never behind a writer; native
+    order     turn before _reading; a fork takes both
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -31,7 +39,6 @@ BITS = 63  # of a row id
 APPLICATION_ID = 0x53534542  # "SSEB"; says whose file it is
 SCHEMA_VERSION = 1
 JOURNAL_LIMIT = 16 * 1024 * 1024  # bytes; a longer write-ahead log is cut at the next checkpoint
-READERS = 8  # reading connections that are kept open
 
 SCHEMA = """
 CREATE TABLE state (
@@ -70,6 +77,9 @@ CREATE TABLE revoked (
 """
 
 
+_log = logging.getLogger("sse_broker.logs")
+
+
 class State(NamedTuple):
     """The one row of the table ``state``."""
 
@@ -92,11 +102,11 @@ class Database:
         self.turn = native_lock()
         self._synchronous = synchronous
         self._timeout = timeout
-        self._lock = native_lock()
+        self._reading = native_lock()
         self._writer: sqlite3.Connection | None = None
-        self._readers: list[sqlite3.Connection] = []
+        self._reader: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # device and inode of what is open
-        self._opened = 0  # counts; a reader of an older opening is not used again
+        _databases.add(self)
 
     def write(self, act: Callable[[sqlite3.Connection], T]) -> T:
         """Return what *act* does in one transaction, alone among all processes.
@@ -131,23 +141,14 @@ class Database:
         if self._file is None:
             with self.turn:
                 self.write(_open_only)
-        opened, db = self._opened, None
-        try:
-            with self._lock:
-                db = self._readers.pop() if self._readers else None
-            if db is None:
-                db = self._connect()
-            result = act(db)
-        except sqlite3.Error as err:
-            if db is not None:
-                db.close()
-            raise self._unavailable(err, "read") from err
-        with self._lock:
-            if opened == self._opened and len(self._readers) < READERS:
-                self._readers.append(db)
-                return result
-        db.close()
-        return result
+        with self._reading:
+            try:
+                if self._reader is None:
+                    self._reader = self._connect()
+                return act(self._reader)
+            except sqlite3.Error as err:
+                self._close_reader()
+                raise LogUnavailable(f"{self.path}: {err}", retry_after=1.0) from err
 
     def look(self) -> None:
         """Open the file anew if it was replaced or taken away.  Any thread."""
@@ -269,16 +270,66 @@ class Database:
             self._drop()
 
     def _drop(self) -> None:
-        with self._lock:
-            readers, self._readers = self._readers, []
-            writer, self._writer = self._writer, None
-            self._file = None
-            self._opened += 1
-        for db in (*readers, *([writer] if writer else ())):
-            try:
-                db.close()
-            except sqlite3.Error:
-                pass
+        """Close everything; the caller holds ``turn``."""
+        with self._reading:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        writer, self._writer = self._writer, None
+        self._file = None
+        self._close_reader()
+        _close(writer)
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        _close(reader)
+
+    def before_fork(self) -> bool:
+        """Close the file once nobody uses it; say whether the locks were to be had."""
+        if not self.turn.acquire(timeout=self._timeout + 1):
+            return False
+        if not self._reading.acquire(timeout=1):
+            self.turn.release()
+            return False
+        self._close_all()
+        return True
+
+    def after_fork(self) -> None:
+        """Let go of the locks, in the parent and in the child."""
+        self._reading.release()
+        self.turn.release()
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_held: dict[int, list[Database]] = {}  # by the thread that forks
+
+
+def _before_fork() -> None:
+    held = _held[threading.get_ident()] = []
+    for database in list(_databases):
+        if database.before_fork():
+            held.append(database)
+        else:
+            _log.error("forked while %s was in use: the child may not use it", database.path)
+
+
+def _after_fork() -> None:
+    for database in _held.pop(threading.get_ident(), ()):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
+
+
+def _close(db: sqlite3.Connection | None) -> None:
+    if db is not None:
+        try:
+            db.close()
+        except sqlite3.Error:
+            pass
 
 
 def _new_epoch() -> str:
