@@ -85,6 +85,8 @@ class Presence:
         except LogUnavailable:
             self._whole = True  # all of it is said again when the log is back
             self._not_before = now + REPORT_EVERY
+            for user in [user for user, state in changes.items() if state is None]:
+                self._away[user] = now
             raise
         self.census = answer.census
         self._whole = not answer.known and not whole

@@ -66,6 +66,11 @@ class Feed:
         """Whether the thread lives and the log could be read when it last tried."""
         return self._reads and self._thread.is_alive()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
         if self._stopped.is_set():

@@ -197,6 +197,25 @@ def test_a_log_that_is_away_loses_no_report(url: str, monkeypatch) -> None:
         assert two.get_online_users() == ["7", "8"]
 
 
+def test_who_left_while_the_log_was_away_is_gone_when_it_is_back(url: str, monkeypatch) -> None:
+    with hubs(url, 1) as (clock, [broker]):
+        said = Said(broker)
+        tab = Tab(broker, user=7).connect()
+        report(broker)
+        tab.leave()
+        report(broker)
+        clock.advance(11)
+        roster = type(broker.log.roster)
+        with monkeypatch.context() as away:
+            away.setattr(roster, "sync", lambda *_: (_ for _ in ()).throw(LogUnavailable()))
+            with pytest.raises(LogUnavailable):
+                report(broker)
+        clock.advance(REPORT_EVERY)
+        report(broker)
+
+        assert said.heard == ["+7", "-7"]
+
+
 def test_the_reaper_reports_soon_after_a_user_came(url: str) -> None:
     with Hub(log=url) as one, Hub(log=url) as two:
         reported = threading.Event()

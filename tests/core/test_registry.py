@@ -8,11 +8,30 @@ from hypothesis import strategies as st
 from sse_broker import ALL_TENANTS, Client, Message, Target
 from sse_broker.core.registry import Registry
 
+
+# Functions with names: Hypothesis shows a lambda by parsing its source, and ast.parse of
+# CPython 3.11 fails now and then ("AST constructor recursion depth mismatch").
+def joined(pair: tuple[list[str], str]) -> str:
+    return ":".join([*pair[0], pair[1]])
+
+
+def to_user(user: int, tenant) -> Message:
+    return Message(Target.USER, "", user_id=user, tenant_id=tenant)
+
+
+def to_topic(name: str, tenant) -> Message:
+    return Message(Target.TOPIC, "", topic=name, tenant_id=tenant)
+
+
+def to_all(tenant) -> Message:
+    return Message(Target.BROADCAST, "", tenant_id=tenant)
+
+
 SEGMENTS = st.sampled_from(["a", "b", "c"])
 NAMES = st.lists(SEGMENTS, min_size=1, max_size=3).map(":".join)
 PATTERNS = st.tuples(
     st.lists(st.one_of(SEGMENTS, st.just("*")), max_size=2), st.sampled_from(["*", "**", "a"])
-).map(lambda pair: ":".join([*pair[0], pair[1]]))
+).map(joined)
 TENANTS = st.sampled_from([None, "t1", "t2"])
 USERS = st.integers(1, 3)
 CLIENTS = st.builds(
@@ -20,9 +39,9 @@ CLIENTS = st.builds(
 )
 SENT_TO = st.one_of(TENANTS, st.just(ALL_TENANTS))
 MESSAGES = st.one_of(
-    st.builds(lambda u, t: Message(Target.USER, "", user_id=u, tenant_id=t), USERS, SENT_TO),
-    st.builds(lambda n, t: Message(Target.TOPIC, "", topic=n, tenant_id=t), NAMES, SENT_TO),
-    st.builds(lambda t: Message(Target.BROADCAST, "", tenant_id=t), SENT_TO),
+    st.builds(to_user, USERS, SENT_TO),
+    st.builds(to_topic, NAMES, SENT_TO),
+    st.builds(to_all, SENT_TO),
 )
 
 

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
-from sse_broker import ALL_TENANTS, Message, Target
+from sse_broker import ALL_TENANTS, BrokerConfig, Message, Target
 from sse_broker.core.ports import Census, Log, LogLimits, PositionLost
 from sse_broker.testing import FakeClock
 from sse_broker.wire.command import Act, Command
+from tests.core.streams import Hub, Tab
 
 KEEP = LogLimits(resume_window=0, history_size=1000)
 
@@ -291,3 +292,26 @@ class LogContract:
         assert roster.is_revoked("token")
         self.clock.advance(2)
         assert not roster.is_revoked("token")
+
+    def test_a_tab_that_comes_and_goes_while_messages_flow_misses_and_doubles_nothing(self) -> None:
+        """Each time it comes, replay is joined to what is just being sent."""
+        config = BrokerConfig(history_size=5000, client_buffer_size=8)
+        with Hub(config, log=self.log) as broker:
+            tab = Tab(broker).connect().read_on()
+            publisher = threading.Thread(
+                target=lambda: [broker.broadcast("e", str(n)) for n in range(600)]
+            )
+            publisher.start()
+            for turn in range(60):
+                for _ in range(turn % 4):
+                    tab.step()
+                tab.leave()
+                tab.connect()
+            publisher.join()
+            for _ in range(300):
+                if len(tab.data) >= 600:
+                    break
+                tab.step(0.1)
+
+        assert tab.data == [str(n) for n in range(600)]
+        assert tab.count("reset") == tab.count("dropped") == 0

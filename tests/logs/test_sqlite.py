@@ -198,6 +198,39 @@ def test_trimming_keeps_the_file_small_and_readers_going(path: Path) -> None:
     assert path.stat().st_size < 500_000
 
 
+def test_what_has_its_position_and_is_not_visible_yet_is_not_passed_over(
+    path: Path, log: SqliteLog, monkeypatch
+) -> None:
+    """Gate: a publisher stops before its commit while another one publishes and a reader reads."""
+    start, other = log.tail(), another(path)
+    assert other.tail() == start  # opened now: that needs its turn as a writer
+    inside, go = threading.Event(), threading.Event()
+    insert = log._here()._insert
+
+    def slow(db, batch):
+        records = insert(db, batch)
+        inside.set()
+        assert go.wait(5)
+        return records
+
+    monkeypatch.setattr(log._here(), "_insert", slow)
+    threads = [
+        threading.Thread(target=log.append, args=(message("first"),)),
+        threading.Thread(target=other.append, args=(message("second"),)),
+    ]
+    threads[0].start()
+    assert inside.wait(5)
+    threads[1].start()
+    assert not other.read(start, 9)
+    assert other.tail() == start
+    go.set()
+    for thread in threads:
+        thread.join()
+
+    assert [record.message.data for record in other.read(start, 9)] == ["first", "second"]
+    other.close()
+
+
 def test_a_reader_that_is_overtaken_by_trimming_is_told(path: Path) -> None:
     log = another(path, resume_window=0, history_size=5)
     first = log.append(message())

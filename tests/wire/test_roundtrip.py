@@ -53,9 +53,11 @@ def test_httpx_sse_reads_it_back(text: str, id: str) -> None:
 
 # sseclient-py splits with str.splitlines(), at more than the standard's line ends, and
 # leaves out events without data; those texts are left to the other decoders.
-PLAIN = TEXTS.filter(
-    lambda text: text and not re.search("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
-)
+def is_plain(text: str) -> bool:
+    return bool(text) and not re.search("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
+
+
+PLAIN = TEXTS.filter(is_plain)
 
 
 @given(PLAIN, IDS)

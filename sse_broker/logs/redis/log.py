@@ -231,6 +231,7 @@ class _Life:
     def listen(self, listener: Listener, lost: Lost) -> Feed:
         after = self.tail()
         self._store_limits()
+        self._feeds = [feed for feed in self._feeds if not feed.is_stopped]
         first = not self._feeds
         if first:
             self.recent.begin(after)

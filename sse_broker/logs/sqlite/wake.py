@@ -44,15 +44,15 @@ class Ringer:
         self._open: int | None = None
         self._targets: list[str] = []
         self._socket: socket.socket | None = None
-        if hasattr(socket, "AF_UNIX"):
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
 
     def ring(self) -> None:
         """Wake everybody.  Never waits, never raises."""
+        if not hasattr(socket, "AF_UNIX"):
+            return
         with self._lock:
             if self._socket is None:
-                return
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
             for target in self._listed_locked():
                 try:
                     self._socket.sendto(b"\0", target)
@@ -77,10 +77,11 @@ class Ringer:
         return self._targets
 
     def close(self) -> None:
-        """Let go of the socket.  Ringing does nothing afterwards."""
+        """Let go of the socket; the next ring makes another."""
         with self._lock:
             sock, self._socket = self._socket, None
             folder, self._open = self._open, None
+            self._seen = -1.0
         if sock is not None:
             sock.close()
         _close(folder)
