@@ -16,6 +16,8 @@ class RedisServer:
 
     def __init__(self, program: str, folder: Path, *options: str) -> None:
         self.port = free_port()
+        while "--cluster-enabled" in options and self.port > 55_000:  # its bus is 10,000 higher
+            self.port = free_port()
         self.folder = folder
         self._command = [
             *(program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
@@ -31,8 +33,13 @@ class RedisServer:
     def start(self) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(self._command, start_new_session=True)
-        until(lambda: self.command("PING").startswith(b"+PONG"))
+        until(self._answers)
         return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"it has ended; see {self.folder}/redis.log"
+        return self.command("PING").startswith(b"+PONG")
 
     def command(self, *words: str) -> bytes:
         """Return what the server says to an inline command; empty if it says nothing."""
