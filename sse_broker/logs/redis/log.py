@@ -11,7 +11,6 @@ connects again, for as long as it takes, and goes on where it was.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from typing import Any
 
 from sse_broker.core.ports import (
     Clock,
-    Following,
     Listener,
     LogLimits,
     Lost,
@@ -38,6 +36,7 @@ from sse_broker.logs.redis.link import Link
 from sse_broker.logs.redis.roster import RedisRoster
 from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS
 from sse_broker.logs.redis.server import Options, connector, parse
+from sse_broker.logs.shared import SharedLog
 from sse_broker.wire.command import Command
 from sse_broker.wire.envelope import pack
 from sse_broker.wire.message import Message
@@ -52,79 +51,20 @@ READ_RECORDS = 256
 READ_BYTES = 1024 * 1024  # of entries in one read, give or take one
 
 
-class RedisLog:
+class RedisLog(SharedLog):
     """A log in Redis (6.2 or newer) or Valkey.  URLs: :mod:`sse_broker.logs.redis.server`.
+
+    With a ``buffer``, a message that waits in it has position 0: it has none yet.
+    ``close()`` gives what waits 2 s to leave.
 
     :raises InvalidConfig: the URL is wrong, or redis-py is missing.
     """
 
-    shared = True
-
     def __init__(self, url: str) -> None:
-        self._options = parse(url)
-        self.url = self._options.shown
-        self._limits = LogLimits()
-        self._clock: Clock = SystemClock()
-        self._lives: dict[int, _Life] = {}
-        if self._options.kind != "cluster":  # which connects at once
-            connector(self._options)(1.0).close()
-
-    def bind(self, limits: LogLimits, clock: Clock) -> None:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        self._limits, self._clock = limits, clock
-        life = self._lives.get(os.getpid())
-        if life is not None:
-            life.bind(limits, clock)
-
-    def append(self, message: Message | Command) -> Record:
-        """See :class:`~sse_broker.core.ports.Log`.
-
-        The position of a message that waits in the buffer is 0: it has none yet.
-        """
-        return self._here().append(message)
-
-    def read(self, after: int, limit: int) -> Sequence[Record]:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        return life.recent.read(after, limit) or life.read(after, limit)
-
-    def locate(self, id: str) -> int:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().locate(id)
-
-    def cursor(self, position: int) -> str:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        if not life.epochs.current:
-            life.tail()
-        return life.epochs.id(position)
-
-    def tail(self) -> int:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().tail()
-
-    @property
-    def roster(self) -> RedisRoster:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().roster
-
-    def listen(self, listener: Listener, lost: Lost) -> Following:
-        """See :class:`~sse_broker.core.ports.Log`.  What Redis keeps is from now on as bound."""
-        return self._here().listen(listener, lost)
-
-    def close(self) -> None:
-        """See :class:`~sse_broker.core.ports.Log`.  What waits in the buffer has 2 s to leave."""
-        life = self._lives.get(os.getpid())
-        if life is not None:
-            life.close()
-
-    def _here(self) -> _Life:
-        pid = os.getpid()
-        life = self._lives.get(pid)
-        if life is None:  # setdefault is one step; a lock could be stuck after a fork
-            made = _Life(self._options, self._limits, self._clock)
-            life = self._lives.setdefault(pid, made)
-        return life
+        options = parse(url)
+        super().__init__(options.shown, lambda limits, clock: _Life(options, limits, clock))
+        if options.kind != "cluster":  # which connects at once
+            connector(options)(1.0).close()
 
 
 class _Life:

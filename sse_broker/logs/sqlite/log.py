@@ -28,19 +28,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sse_broker.core.ports import (
     Clock,
-    Following,
     Listener,
     LogLimits,
     Lost,
     PositionLost,
     Record,
-    SystemClock,
 )
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig, LogUnavailable
 from sse_broker.logs.entries import read_entry
 from sse_broker.logs.feed import Feed
 from sse_broker.logs.recent import Recent
+from sse_broker.logs.shared import SharedLog
 from sse_broker.logs.sqlite.database import Database, State
 from sse_broker.logs.sqlite.roster import SqliteRoster
 from sse_broker.logs.sqlite.wake import POLL, Bell, Ringer
@@ -64,7 +63,7 @@ _INSERT = "INSERT INTO message (created, size, total, own_id, entry) VALUES (?, 
 _OWN = "SELECT position, created, size, total, entry FROM message WHERE own_id = ?"
 
 
-class SqliteLog:
+class SqliteLog(SharedLog):
     """A log in a file, for any number of processes of one machine.
 
     ``sqlite:///app.db`` is relative to the working directory at this moment,
@@ -75,68 +74,11 @@ class SqliteLog:
     :raises InvalidConfig: the URL names no file, or an option is wrong.
     """
 
-    shared = True
-
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._path, self._synchronous, self._timeout = _parse(url)
-        self._limits = LogLimits()
-        self._clock: Clock = SystemClock()
-        self._lives: dict[int, _Life] = {}
-
-    def bind(self, limits: LogLimits, clock: Clock) -> None:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        self._limits, self._clock = limits, clock
-        life = self._lives.get(os.getpid())
-        if life is not None:
-            life.bind(limits, clock)
-
-    def append(self, message: Message | Command) -> Record:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().append(message)
-
-    def read(self, after: int, limit: int) -> Sequence[Record]:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        return life.recent.read(after, limit) or life.read(after, limit)
-
-    def locate(self, id: str) -> int:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().locate(id)
-
-    def cursor(self, position: int) -> str:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        if not life.database.epochs.current:
-            life.tail()
-        return life.database.epochs.id(position)
-
-    def tail(self) -> int:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().tail()
-
-    @property
-    def roster(self) -> SqliteRoster:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().roster
-
-    def listen(self, listener: Listener, lost: Lost) -> Following:
-        """See :class:`~sse_broker.core.ports.Log`.  What the file keeps is from now on as bound."""
-        return self._here().listen(listener, lost)
-
-    def close(self) -> None:
-        """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._lives.get(os.getpid())
-        if life is not None:
-            life.close()
-
-    def _here(self) -> _Life:
-        pid = os.getpid()
-        life = self._lives.get(pid)
-        if life is None:  # setdefault is one step; a lock could be stuck after a fork
-            made = _Life(self._path, self._synchronous, self._timeout, self._limits, self._clock)
-            life = self._lives.setdefault(pid, made)
-        return life
+        path, synchronous, timeout = _parse(url)
+        super().__init__(
+            url, lambda limits, clock: _Life(path, synchronous, timeout, limits, clock)
+        )
 
 
 class _Ticket:
@@ -158,6 +100,7 @@ class _Life:
         self, path: str, synchronous: str, timeout: float, limits: LogLimits, clock: Clock
     ) -> None:
         self.database = Database(path, synchronous, timeout)
+        self.epochs = self.database.epochs
         self.roster = SqliteRoster(self.database, lambda: self._clock.time())
         self.recent = Recent()
         self._ringer = Ringer(path)
@@ -208,7 +151,7 @@ class _Life:
     def _insert(self, db: sqlite3.Connection, batch: Sequence[_Ticket]) -> list[Record]:
         state, now = self._state(db), self._clock.time()
         tail, total = db.execute(_TAIL).fetchone() or (state.gone, state.total)
-        epochs, records, before = self.database.epochs, [], tail
+        epochs, records, before = self.epochs, [], tail
         for ticket in batch:
             message, own_id = ticket.message, ticket.message.id
             known = self._known(db, own_id, now, tail, total) if own_id else None
@@ -236,7 +179,7 @@ class _Life:
         if not self._limits.keeps(now - created, tail - position + 1, total - upto + size):
             db.execute("UPDATE message SET own_id = NULL WHERE position = ?", (position,))
             return None
-        return read_entry(self.database.epochs.position(position), own_id, entry)
+        return read_entry(self.epochs.position(position), own_id, entry)
 
     def _trim(
         self, db: sqlite3.Connection, state: State, now: float, tail: int, total: int, most: int
@@ -255,7 +198,7 @@ class _Life:
     def _state(self, db: sqlite3.Connection) -> State:
         """Return the file's state; what it says of the limits is what counts."""
         state = self.database.state(db)
-        self.database.epochs.enter(state.epoch)
+        self.epochs.enter(state.epoch)
         if state.limits and state.limits != self._stored:
             self._stored = state.limits
             self._limits = LogLimits(**json.loads(state.limits))
@@ -263,11 +206,11 @@ class _Life:
 
     def read(self, after: int, limit: int) -> list[Record]:
         self.tail_known()
-        number = self.database.epochs.number(after)
+        number = self.epochs.number(after)
         rows, gone = self.database.read(lambda db: _read_rows(db, number, limit))
         if gone > number:
             raise PositionLost("trimmed")
-        epochs, records = self.database.epochs, []
+        epochs, records = self.epochs, []
         for row, own_id, entry in rows:
             position = epochs.position(row)
             records.append(read_entry(position, own_id or epochs.id(position), entry))
@@ -278,16 +221,16 @@ class _Life:
     def tail_known(self) -> None:
         """Open the file if it was not yet, so that there is an epoch."""
         self.database.look()
-        if not self.database.epochs.current:
+        if not self.epochs.current:
             self.tail()
 
     def locate(self, id: str) -> int:
         self.tail_known()
-        return self.database.epochs.position(self.database.read(lambda db: self._locate(db, id)))
+        return self.epochs.position(self.database.read(lambda db: self._locate(db, id)))
 
     def _locate(self, db: sqlite3.Connection, id: str) -> int:
         row = db.execute(_OWN, (id,)).fetchone()
-        number = self.database.epochs.parse(id) if row is None else int(row[0])
+        number = self.epochs.parse(id) if row is None else int(row[0])
         state = self._state(db)
         tail, total = db.execute(_TAIL).fetchone() or (state.gone, state.total)
         if number > tail:
@@ -305,7 +248,7 @@ class _Life:
     def tail(self) -> int:
         self.database.look()
         number = self._number_of_tail()
-        return self.database.epochs.position(number)
+        return self.epochs.position(number)
 
     def _number_of_tail(self) -> int:
         def newest(db: sqlite3.Connection) -> int:
