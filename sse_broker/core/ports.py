@@ -152,6 +152,10 @@ class Following(Protocol):
     """A listener's hold on a log."""
 
     @property
+    def start(self) -> int:
+        """The position after which the listener gets everything."""
+
+    @property
     def is_healthy(self) -> bool:
         """Whether the listener gets what is recorded."""
 

@@ -132,11 +132,12 @@ class Process:
         with self._starting:
             if self._life is not Life.RUNNING:
                 self._loop = Loop()
-                tail = self._source.tail()
                 self._following = self._source.listen(self.deliver, self.lose)
+                # Not a tail that was read before: what is recorded meanwhile comes to nobody.
+                start = self._following.start
                 with self._lock:
-                    self._matched = max(self._matched, tail)
-                    self._delivered = max(self._delivered, tail)
+                    self._matched = max(self._matched, start)
+                    self._delivered = max(self._delivered, start)
                     self._life = Life.RUNNING
                 _log.info("broker started on %s", self._source.url)
             self.reaper.start()

@@ -49,7 +49,7 @@ class Feed:
         self, source: Source, after: int, listener: Listener, lost: Lost, end: Callable[[], None]
     ) -> None:
         self._source = source
-        self._after = after
+        self.start = self._after = after
         self._listener = listener
         self._lost = lost
         self._end = end
