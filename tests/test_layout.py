@@ -25,6 +25,7 @@ ROOMS = {
     "outbox": (*CORE, "commit"),
     "metrics": CORE,
     "web": (*CORE, "logs", "broker", "commit", "metrics", "web"),
+    "gunicorn": (*CORE, "web"),
     "testing": ("wire",),
     "app": (*CORE, "web"),
     "signals": ("core",),
@@ -35,6 +36,7 @@ THIRD_PARTY = {
     "core": {"blinker"},
     "web": {"flask", "werkzeug"},
     "app": {"flask"},
+    "gunicorn": {"gunicorn"},
     "cli": {"click"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
     "outbox": {"sqlalchemy"},

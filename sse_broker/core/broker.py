@@ -387,6 +387,7 @@ class Broker:
             "accepting": here.life is not Life.STOPPED,
             "reaper": here.life is not Life.RUNNING or here.reaper.is_healthy,
             "log": here.life is not Life.RUNNING or here.follows,
+            "streams": here.life is not Life.RUNNING or here.hands_out,
         }
 
     def retry(self) -> int:

@@ -25,12 +25,12 @@ import enum
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Clock, Record, SystemClock
-from sse_broker.core.sync import StdlibQueue, WakeChain, make_bell, native_lock
+from sse_broker.core.sync import Bell, StdlibQueue, WakeChain, make_bell, native_lock
 from sse_broker.errors import InvalidConfig
 from sse_broker.wire.command import Command
 from sse_broker.wire.ids import UserID
@@ -75,6 +75,16 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
         self.chain: WakeChain | None = None
         self._bell = make_bell()
         self._waiting = False
+
+    def hang(self, bell: Bell) -> None:
+        """Have *bell* rung for this queue from now on, once after each :meth:`arm`; rings now."""
+        with self.mutex:
+            self.chain, self._bell, self._waiting = None, bell, False
+        bell.ring()
+
+    def arm(self) -> None:
+        """Have the bell rung once more; what waits is looked at after this."""
+        self._waiting = True
 
     def ring_locked(self) -> None:
         """Wake the consumer, if it waits."""
@@ -169,6 +179,7 @@ class Client:
         "patterns",
         "queue",
         "sent",
+        "sink",
         "spread",
         "tenant_id",
         "topics",
@@ -209,6 +220,7 @@ class Client:
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
+        self.sink: Any = None  # of a host that writes for all its streams: what writes for this one
         self._overflow = overflow
         self._state = _BEHIND if behind else _LIVE
         self._reason = ""
@@ -262,6 +274,19 @@ class Client:
                 frames.ring_locked()
                 return True
             return self._overflow_locked(record)
+
+    def offer_all(self, records: Sequence[Record]) -> None:
+        """Queue *records*, oldest first, as :meth:`offer` does with each, under one lock."""
+        frames = self.queue
+        with frames.mutex:
+            for record in records:
+                if self._state is not _LIVE:
+                    return
+                if len(frames.queue) < frames.maxsize:
+                    frames.queue.append(record)
+                else:
+                    self._overflow_locked(record)
+            frames.ring_locked()
 
     def _overflow_locked(self, record: Record) -> bool:
         if self._overflow == "catch_up":

@@ -32,7 +32,7 @@ from sse_broker.core.ports import Census, Clock, Following, Log, Record
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.registry import Registry
-from sse_broker.core.sync import Loop, WakeChain, native_lock, patched
+from sse_broker.core.sync import Host, WakeChain, host, native_lock, patched
 from sse_broker.errors import (
     BrokerStopped,
     InvalidUserID,
@@ -43,6 +43,9 @@ from sse_broker.errors import (
 from sse_broker.wire.command import Act, Command
 
 __all__ = ["Life", "Process"]
+
+BATCH_BYTES = 32 * 1024  # of frames that are handed out together
+MOST_WAITING, MOST_BYTES = 16_384, 32 * 1024 * 1024  # records on their way to the clients
 
 _log = logging.getLogger("sse_broker.broker")
 
@@ -78,7 +81,8 @@ class Process:
         self._delivered = 0  # who was registered has been offered everything up to this
         # Records, and between them the positions from which on they follow after a loss.
         self._incoming: collections.deque[Record | int] = collections.deque()
-        self._loop: Loop | None = None
+        self._received = self._handed = 0  # bytes; each is written by one side alone, but at a skip
+        self._host: Host | None = None
         self._chain = None if patched() else WakeChain()
         self._following: Following | None = None
         self._empty = threading.Event()
@@ -115,6 +119,11 @@ class Process:
             return len(self._registry)
 
     @property
+    def hands_out(self) -> bool:
+        """Whether what arrives here is handed to the streams."""
+        return self._host is None or self._host.is_alive
+
+    @property
     def follows(self) -> bool:
         """Whether what the log records arrives here."""
         return self._following is not None and self._following.is_healthy
@@ -131,7 +140,7 @@ class Process:
         """
         with self._starting:
             if self._life is not Life.RUNNING:
-                self._loop = Loop()
+                self._host = host()
                 self._following = self._source.listen(self.deliver, self.lose)
                 # Not a tail that was read before: what is recorded meanwhile comes to nobody.
                 start = self._following.start
@@ -268,27 +277,58 @@ class Process:
         self._hand_over(position)
 
     def _hand_over(self, item: Record | int) -> None:
-        loop = self._loop
-        assert loop is not None
-        self._incoming.append(item)
-        loop.call(self._fan_out)
+        host, incoming = self._host, self._incoming
+        assert host is not None
+        incoming.append(item)
+        if isinstance(item, Record):
+            self._received += len(item.frame)
+            if len(incoming) > MOST_WAITING or self._received - self._handed > MOST_BYTES:
+                incoming.clear()  # a host that is this far behind: the log has them all
+                self._handed = self._received
+                incoming.append(item.position)
+        host.call(self._fan_out)
 
     def _fan_out(self) -> None:
-        incoming = self._incoming
+        """Hand out what came in.  Neighbours for the same clients go together: one write each."""
+        incoming, size = self._incoming, 0
+        batch: list[Record] = []
+        whom: Sequence[Client] = ()
         while incoming:
-            record = incoming.popleft()
-            if isinstance(record, int):
-                self._go_on_from(record)
+            try:
+                item = incoming.popleft()
+            except IndexError:  # cleared a moment ago
                 continue
-            message = record.message
-            if isinstance(message, Command):
-                self._obey(message)
+            if isinstance(item, int) or isinstance(item.message, Command):
+                self._spread(whom, batch)
+                whom, batch, size = (), [], 0
+                self._act_on(item)
+                continue
             with self._lock:
-                clients = () if isinstance(message, Command) else self._registry.match(message)
-                self._matched = record.position
-            for client in clients:
-                client.offer(record)
-            self._delivered = record.position
+                clients = self._registry.match(item.message)
+                self._matched = item.position
+            if clients is not whom or size > BATCH_BYTES:
+                self._spread(whom, batch)
+                whom, batch, size = clients, [], 0
+            batch.append(item)
+            size += len(item.frame)
+        self._spread(whom, batch)
+
+    def _spread(self, clients: Sequence[Client], batch: list[Record]) -> None:
+        if batch:
+            assert self._host is not None
+            self._host.spread(clients, batch)
+            self._delivered = batch[-1].position
+            self._handed += sum(len(record.frame) for record in batch)
+
+    def _act_on(self, item: Record | int) -> None:
+        if isinstance(item, int):
+            self._go_on_from(item)
+            return
+        assert isinstance(item.message, Command)
+        self._obey(item.message)
+        with self._lock:
+            self._matched = item.position
+        self._delivered = item.position
 
     def _go_on_from(self, position: int) -> None:
         with self._lock:
@@ -297,7 +337,7 @@ class Process:
         for client in clients:
             client.fall_behind()
         self._delivered = position
-        _log.warning("records were missed; %d streams look for them in the log", len(clients))
+        _log.warning("%d streams go on from the log: not all records came to them", len(clients))
 
     def _obey(self, command: Command) -> None:
         """End the streams here that a command is about."""

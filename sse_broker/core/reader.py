@@ -16,11 +16,11 @@ A reader belongs to one stream and is called by one thread at a time.
 
 from __future__ import annotations
 
-import collections
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 from sse_broker.core.client import Client, State, Take
+from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
@@ -34,6 +34,22 @@ CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
 
 class Reader:
     """Turns one client's queue, and the log where that is needed, into chunks of bytes."""
+
+    __slots__ = (
+        "_allowed",
+        "_authorizer",
+        "_chunks",
+        "_heartbeat",
+        "_log",
+        "_on_reset",
+        "_over",
+        "_pause",
+        "_replaying",
+        "_retry",
+        "client",
+        "cursor",
+        "on_dropped",
+    )
 
     def __init__(
         self,
@@ -54,15 +70,36 @@ class Reader:
         self._log = log
         self._heartbeat = heartbeat
         self._retry = retry
-        self._on_dropped = on_dropped
+        self.on_dropped = on_dropped
         self._on_reset = on_reset
-        self._authorizer = authorizer if client.patterns else None
-        self._allowed: dict[str, bool] = {}
+        granted_all = authorizer is may_read and client.identity.topics is None
+        self._authorizer = authorizer if client.patterns and not granted_all else None
+        self._allowed: dict[str, bool] | None = None
         self._replaying = client.state is State.BEHIND
-        self._chunks: collections.deque[bytes] = collections.deque()
+        self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
         self._chunks.append(self._preamble(lost, resumed))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether :meth:`next` may do I/O or call out now, even with a timeout of 0."""
+        return self._replaying or self._authorizer not in (None, may_read)
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what comes next is read from the log."""
+        return self._replaying
+
+    @property
+    def again_in(self) -> float:
+        """Seconds until a log that could not be read should be looked at again; 0 is now."""
+        return self._pause
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that comes next is what the client is offered, as it is."""
+        return not (self._chunks or self._replaying or self._over or self._authorizer)
 
     def next(self, timeout: float) -> bytes | None:
         """Return whole frames to write, or ``None`` at the end.
@@ -88,7 +125,7 @@ class Reader:
         if not self._chunks and not self._over:
             self._live(timeout)
         if self._chunks:
-            return self._chunks.popleft()
+            return self._chunks.pop(0)
         return None if self._over else b""
 
     def _preamble(self, lost: str, resumed: bool) -> bytes:
@@ -175,7 +212,7 @@ class Reader:
 
     def _say_lost(self, count: int) -> None:
         self._chunks.append(library_frame("dropped", "", {"count": count}))
-        self._on_dropped(self.client, count)
+        self.on_dropped(self.client, count)
 
     def _write(self, records: Iterable[Record]) -> None:
         """Join the frames into chunks; what waits together leaves together."""
@@ -196,12 +233,13 @@ class Reader:
         assert isinstance(message, Message)
         if message.target is not Target.TOPIC or message.topic in self.client.names:
             return True
-        allowed = self._allowed.get(message.topic)
+        memo = self._allowed = {} if self._allowed is None else self._allowed
+        allowed = memo.get(message.topic)
         if allowed is None:
             assert self._authorizer is not None
             allowed = bool(self._authorizer(self.client.identity, message.topic))
-            if len(self._allowed) < 10_000:  # a memo, bounded: topics may hold ids
-                self._allowed[message.topic] = allowed
+            if len(memo) < 10_000:  # bounded: topics may hold ids
+                memo[message.topic] = allowed
         return allowed
 
 

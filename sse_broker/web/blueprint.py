@@ -41,6 +41,10 @@ class StreamResponse(Response):
 
     implicit_sequence_conversion = False
 
+    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
+        """Return the stream itself, unless something is to be called when it is closed."""
+        return super().get_app_iter(environ) if self._on_close else self.iter_encoded()
+
     def iter_encoded(self) -> Stream:
         """Return the stream itself: its items are bytes already."""
         stream = self.response

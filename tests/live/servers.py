@@ -121,6 +121,11 @@ def gunicorn(port: int, *options: str, app: str = "tests.live.app:create_app()")
 HOSTS: dict[str, Callable[[int], list[str]]] = {
     "gthread": lambda port: gunicorn(port, "-k", "gthread", "--threads", "230"),
     "gevent": lambda port: gunicorn(port, "-k", "gevent", "--worker-connections", "5000"),
+    "handoff": lambda port: gunicorn(
+        port,
+        *("-k", "sse_broker.gunicorn.StreamWorker", "--threads", "4"),
+        *("--worker-connections", "5000"),
+    ),
     "werkzeug": lambda port: [sys.executable, "-m", "tests.live.app", "werkzeug", str(port)],
     "waitress": lambda port: [sys.executable, "-m", "tests.live.app", "waitress", str(port)],
     "sync": lambda port: gunicorn(port, "-k", "sync"),

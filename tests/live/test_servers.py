@@ -14,7 +14,7 @@ from tests.live.servers import USER, Crowd, Server, read_until, serve, until
 
 pytestmark = pytest.mark.live
 
-HOSTS = ["gthread", "gevent", "werkzeug", "waitress"]
+HOSTS = ["gthread", "gevent", "handoff", "werkzeug", "waitress"]
 
 
 @pytest.fixture(scope="module", params=HOSTS)
