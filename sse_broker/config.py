@@ -107,6 +107,12 @@ class BrokerConfig:
     retry: int = option(
         3_000, between(1_000, 60_000), "ms", "Reconnection time told to clients, spread by 20 %."
     )
+    drain_timeout: float = option(
+        3.0, between(0, 60), "s", "What streams get to write what waits when the server stops."
+    )
+    reconnect_window: float = option(
+        5.0, between(1, 60), "s", "Streams that a stopping server ends come back spread over this."
+    )
     max_stream_age: float = option(
         600.0, at_least(0), "s", "A stream is ended at this age, spread by 20 %; 0 is never."
     )

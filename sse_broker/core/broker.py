@@ -44,7 +44,6 @@ from sse_broker.wire.topics import check_pattern
 
 __all__ = ["Broker"]
 
-STOP_TIMEOUT = 5.0
 REVOKED_FOR = 86_400.0  # seconds
 
 _log = logging.getLogger("sse_broker.broker")
@@ -103,13 +102,16 @@ class Broker:
         """
         self._here().start()
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """End every stream of this process in order, then its threads.  Idempotent.
 
-        Waits up to *timeout* seconds for streams to write what is queued; those
-        that do not get that far are cut.  Sending is still possible afterwards.
+        No stream is taken any more.  Each that is open writes what is queued and
+        ``event: close``, with a reconnection time spread over the setting
+        ``reconnect_window``; those that are not through after *timeout* seconds
+        (the setting ``drain_timeout``) are cut.  Waits for that.  Sending is still
+        possible afterwards.  A server that stops does this by itself.
         """
-        self._here().stop(timeout)
+        self._here().stop(self.config.drain_timeout if timeout is None else timeout)
 
     def send_to_user(
         self,
@@ -391,7 +393,10 @@ class Broker:
         }
 
     def retry(self) -> int:
-        """Return a reconnection time in milliseconds, spread around the setting ``retry``."""
+        """Return a reconnection time in milliseconds, spread around the setting ``retry``.
+
+        While the broker stops, and afterwards, spread over ``reconnect_window``.
+        """
         return self._here().retry()
 
     def _locate(self, last_event_id: str) -> tuple[int | None, str]:

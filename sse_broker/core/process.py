@@ -413,5 +413,7 @@ class Process:
 
     def retry(self) -> int:
         """Return a reconnection time in milliseconds, spread so that nobody comes back in step."""
+        if self._life is Life.STOPPED:
+            return round(1000 * random.uniform(1.0, max(1.0, self._config.reconnect_window)))
         spread = round(self._config.retry * random.uniform(0.8, 1.2))
         return min(60_000, max(1_000, spread))

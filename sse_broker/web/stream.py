@@ -22,6 +22,7 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
+from sse_broker.web.ending import end_with_server
 from sse_broker.web.refusal import busy_frames
 from sse_broker.web.watch import watch
 
@@ -101,6 +102,7 @@ class Stream(Iterator[bytes]):
         if self._closed:
             raise StopIteration
         _warn_of_workers(self._several and not self._broker.log.shared)
+        end_with_server(self._broker)
         try:
             reader = self._broker.open(self._identity, self._topics, self._last_event_id)
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
