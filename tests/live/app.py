@@ -27,6 +27,7 @@ def create_app() -> Flask:
     @app.get("/numbers")
     def numbers() -> Any:
         return jsonify(
+            pid=os.getpid(),
             clients=sse.broker.get_stats().total_clients,
             threads=len(list(Path("/proc/self/task").iterdir())),
             fds=len(list(Path("/proc/self/fd").iterdir())),
