@@ -159,8 +159,8 @@ class Process:
             self._empty.clear()
         if was is not Life.RUNNING:
             return
-        for client in clients:
-            client.close("shutdown")
+        assert self._host is not None
+        self._host.call(lambda: _close(clients))  # there, so that what was sent before comes first
         if clients:
             self._empty.wait(timeout)
         for client in self._clients():
@@ -417,3 +417,8 @@ class Process:
             return round(1000 * random.uniform(1.0, max(1.0, self._config.reconnect_window)))
         spread = round(self._config.retry * random.uniform(0.8, 1.2))
         return min(60_000, max(1_000, spread))
+
+
+def _close(clients: Sequence[Client]) -> None:
+    for client in clients:
+        client.close("shutdown")

@@ -196,6 +196,7 @@ class Pump:
         """
         sock.setblocking(False)
         sink = Sink(self, reader, sock, chunked, on_end)
+        reader.client.abort = sink.ring  # a cut is seen although the socket is stuck
         told = reader.on_dropped
         reader.on_dropped = lambda client, count: self.side.submit(lambda: told(client, count))
         self.post(lambda: self._take_over(sink))
