@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -30,14 +31,16 @@ def create_app() -> Flask:
             pid=os.getpid(),
             clients=sse.broker.get_stats().total_clients,
             threads=len(list(Path("/proc/self/task").iterdir())),
+            rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             fds=len(list(Path("/proc/self/fd").iterdir())),
         )
 
     @app.post("/burst")
     def burst() -> Any:
         size = "x" * request.args.get("size", 10, int)
+        topic = request.args.get("topic", "crowd")
         for n in range(request.args.get("n", 1, int)):
-            sse.send_to_topic("crowd", "burst", f"{n};{size}")
+            sse.send_to_topic(topic, "burst", f"{n};{size}")
         return jsonify(ok=True)
 
     @app.post("/native")
