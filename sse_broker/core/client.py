@@ -23,6 +23,7 @@ from __future__ import annotations
 import collections
 import enum
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,11 +71,22 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
     maxsize: int
 
     def __init__(self, maxsize: int) -> None:
-        super().__init__(maxsize)
+        # Not queue.Queue's own: three conditions that nobody waits for are 3 kB for each client.
+        self.maxsize = maxsize
+        self.queue = collections.deque()
         self.mutex = native_lock()
+        self.unfinished_tasks = 0
+        self.is_shutdown = False  # of Python 3.13
         self.chain: WakeChain | None = None
         self._bell = make_bell()
         self._waiting = False
+
+    def __getattr__(self, name: str) -> Any:
+        """Return one of queue.Queue's conditions, made when it is first asked for."""
+        if name not in ("not_empty", "not_full", "all_tasks_done"):
+            raise AttributeError(name)
+        made = self.__dict__[name] = threading.Condition(self.mutex)  # type: ignore[arg-type]
+        return made
 
     def hang(self, bell: Bell) -> None:
         """Have *bell* rung for this queue from now on, once after each :meth:`arm`; rings now."""
