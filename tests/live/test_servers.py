@@ -9,8 +9,9 @@ import struct
 
 import pytest
 
+from tests.live import servers
 from tests.live.conftest import need
-from tests.live.servers import USER, Crowd, Server, read_until, serve, until
+from tests.live.servers import TOKEN, USER, Crowd, Server, free_port, read_until, serve, until
 
 pytestmark = pytest.mark.live
 
@@ -150,7 +151,7 @@ def test_curl_shows_the_stream(server: Server) -> None:
         process.stdout.close()
 
 
-@pytest.mark.parametrize("host", ["gthread", "gevent"])
+@pytest.mark.parametrize("host", ["gthread", "gevent", "handoff"])
 def test_a_failing_after_request_leaves_no_client(host: str) -> None:
     with serve(host) as server:
         server.ask("POST", "/raise")
@@ -185,13 +186,11 @@ def test_a_native_thread_wakes_the_streams_of_an_idle_hub() -> None:
     print(f"native thread to socket: median {1000 * sorted(delays)[15]:.2f} ms")
 
 
-@pytest.mark.parametrize("host", ["gthread", "gevent"])
+@pytest.mark.parametrize("host", ["gthread", "gevent", "handoff"])
 def test_a_broker_made_and_used_before_the_fork_works_in_every_worker(host: str) -> None:
-    from tests.live.servers import TOKEN, free_port, gunicorn
-
     port = free_port()
-    kind = ["-k", host, "--threads", "8", "--workers", "2", "--preload"]
-    command = gunicorn(port, *kind, app="tests.live.preloaded:app")
+    options = ["--threads", "8", "--workers", "2", "--preload"]
+    command = [*servers.HOSTS[host](port)[:-1], *options, "tests.live.preloaded:app"]
     server = Server(command, port, SSE_PUBLISH_TOKEN=TOKEN)
     server.start()
     try:
@@ -205,10 +204,8 @@ def test_a_broker_made_and_used_before_the_fork_works_in_every_worker(host: str)
 
 
 def test_metrics_are_of_all_workers(tmp_path) -> None:
-    from tests.live.servers import TOKEN, free_port, gunicorn
-
     port = free_port()
-    command = gunicorn(port, "-k", "gthread", "--threads", "16", "--workers", "2")
+    command = servers.gunicorn(port, "-k", "gthread", "--threads", "16", "--workers", "2")
     env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "SSE_PUBLISH_TOKEN": TOKEN}
     server = Server(command, port, **env).start()
     try:
