@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check format fast live bench torture clean
+.PHONY: help run test check format fast live bench torture soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ SECONDS ?= 300
 torture: $(VENV)/.dev ## Kill, stop and fill things for SECONDS per log, and look for losses
 	$(BIN)/python -m tests.live.torture --log sqlite --seconds $(SECONDS)
 	$(BIN)/python -m tests.live.torture --log redis --seconds $(SECONDS)
+
+soak: $(VENV)/.dev ## Run for an hour with comings, goings and restarts; draw soak.svg
+	$(BIN)/python -m tests.live.soak --seconds $(or $(SOAK),3600) --picture soak.svg
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
