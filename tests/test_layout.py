@@ -26,6 +26,7 @@ ROOMS = {
     "metrics": CORE,
     "web": (*CORE, "logs", "broker", "commit", "metrics", "web"),
     "gunicorn": (*CORE, "web"),
+    "gunicorn_conf": (),
     "testing": ("wire",),
     "app": (*CORE, "web"),
     "signals": ("core",),

@@ -78,6 +78,16 @@ def check_hand_off(server: Server) -> None:
     server.process.wait(8)
 
 
+def test_one_line_of_configuration_is_enough() -> None:
+    port = free_port()
+    command = gunicorn(port, "-c", "python:sse_broker.gunicorn_conf")
+    server = Server(command, port, SSE_PUBLISH_TOKEN=TOKEN).start()
+    try:
+        check_hand_off(server)
+    finally:
+        server.stop(signal.SIGKILL)
+
+
 @pytest.mark.parametrize("version", GUNICORNS)
 def test_each_gunicorn_hands_off(version: str, gunicorn_at) -> None:
     server = start(path=gunicorn_at(version))
