@@ -171,8 +171,9 @@ class _Handoff:
         names = {name.lower() for name, _ in response.headers}
         if response.status_code != 200 or response.response_length is not None:
             return False
-        if "content-encoding" in names or pump is None or not pump.is_alive:
+        if "content-encoding" in names or pump is None:
             return False
+        pump.start()  # again, should it ever have died
         response.force_close()  # nothing is asked on this connection after the stream
         return True
 

@@ -29,7 +29,7 @@ __all__ = ["Reader"]
 
 READ_RECORDS = 256  # one read of the log; bounds what a replay holds in memory
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
-CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
+CHUNK_BYTES = 64 * 1024  # one write; bounds what a stuck reader keeps waiting, beside its queue
 
 
 class Reader:

@@ -47,7 +47,7 @@ __all__ = ["Pump", "Sink"]
 
 LINGER = 2.0  # seconds that a peer has to read the rest and close
 WAIT = 5.0  # seconds; a net under every wait
-ASIDE_BYTES = 128 * 1024  # read at the side at once, for one client
+ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
 _LIVE, _CLOSED = State.LIVE, State.CLOSED
 
 _log = logging.getLogger("sse_broker.pump")
