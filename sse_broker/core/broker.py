@@ -362,6 +362,7 @@ class Broker:
             self.log,
             registered_at if start is None else start,
             heartbeat=self._heartbeat,
+            heartbeat_interval=self.config.heartbeat_interval,
             retry=here.retry,
             authorizer=self._authorizer,
             on_dropped=self._on_dropped,

@@ -58,6 +58,7 @@ class Reader:
         start: int,
         *,
         heartbeat: Callable[[int, bool], bytes],
+        heartbeat_interval: float,
         retry: Callable[[], int],
         authorizer: Authorizer | None = None,
         on_dropped: Callable[[Client, int], None],
@@ -69,6 +70,7 @@ class Reader:
         self.cursor = start
         self._log = log
         self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._retry = retry
         self.on_dropped = on_dropped
         self._on_reset = on_reset
@@ -131,7 +133,11 @@ class Reader:
     def _preamble(self, lost: str, resumed: bool) -> bytes:
         at = self._log.cursor(self.cursor)
         reset = library_frame("reset", at, {"reason": lost}) if lost else b""
-        welcome = {"client_id": self.client.id, "resumed": resumed}
+        welcome = {
+            "client_id": self.client.id,
+            "resumed": resumed,
+            "heartbeat": self._heartbeat_interval,  # how long silence is no sign of death
+        }
         return b": sse_broker\n%b%b%b" % (
             retry_frame(self._retry()),
             reset,

@@ -26,6 +26,7 @@ from sse_broker.metrics import carry_over, exposition
 from sse_broker.web import auth
 from sse_broker.web.cors import AllowList
 from sse_broker.web.refusal import HEADERS, busy, refuse
+from sse_broker.web.script import client_script
 from sse_broker.web.stream import Stream
 from sse_broker.wire.message import ALL_TENANTS, Message
 
@@ -66,7 +67,8 @@ def create_blueprint(
     ``GET stream`` is for whom *authenticator* recognises, with the topics that
     *topic_resolver* finds and the broker's authorizer allows.  ``POST publish``,
     ``GET stats`` and ``GET online`` exist only with a *publish_authenticator*: a
-    bearer token, or a function of the request.  ``GET healthz``, ``readyz`` and
+    bearer token, or a function of the request.  ``GET client.js`` is the script
+    for pages, the same for everybody.  ``GET healthz``, ``readyz`` and
     ``metrics`` tell nothing of users or topics.  *cors_origins* are the exact
     origins of other sites whose pages may use all this.
 
@@ -97,6 +99,10 @@ def create_blueprint(
     @blueprint.get("/stream")
     def stream() -> Response:
         return _stream(broker, authenticator, topic_resolver)
+
+    @blueprint.get("/client.js")
+    def client_js() -> Response:
+        return client_script(request)
 
     broker.each_tick(lambda: carry_over(broker))
     add_health(blueprint, broker)
