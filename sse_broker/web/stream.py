@@ -44,11 +44,16 @@ class Stream(Iterator[bytes]):
         topics: tuple[str, ...],
         last_event_id: str,
         environ: Mapping[str, Any],
+        *,
+        room: int = 0,
+        address: str = "",
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
+        self._room = room
+        self._address = address
         self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
         self._wait = WAIT if self._left is None else POLLED_WAIT
@@ -81,7 +86,13 @@ class Stream(Iterator[bytes]):
             raise StopIteration
         _warn_of_workers(self._several and not self._broker.log.shared)
         try:
-            reader = self._broker.open(self._identity, self._topics, self._last_event_id)
+            reader = self._broker.open(
+                self._identity,
+                self._topics,
+                self._last_event_id,
+                room=self._room,
+                address=self._address,
+            )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
             self._closed = True
             return busy_frames(err, self._broker.retry())
