@@ -33,8 +33,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from sse_broker.core import sync
 from sse_broker.core.broker import Broker
 from sse_broker.core.reader import Reader
+from sse_broker.web.capacity import HANDOFF
 from sse_broker.web.pump import Pump
-from sse_broker.web.stream import HANDOFF, Stream
+from sse_broker.web.stream import Stream
 
 __all__ = ["StreamWorker"]
 

@@ -180,6 +180,7 @@ class Client:
         "_reason",
         "_state",
         "abort",
+        "address",
         "connected_at",
         "dropped",
         "expires_at",
@@ -210,6 +211,7 @@ class Client:
         behind: bool = False,
         clock: Clock | None = None,
         spread: float = 1.0,
+        address: str = "",
     ) -> None:
         if not isinstance(user_id, Identity):
             user_id = Identity(user_id, tenant_id)
@@ -229,6 +231,7 @@ class Client:
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
+        self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write

@@ -40,6 +40,7 @@ class Reader:
         "_authorizer",
         "_chunks",
         "_heartbeat",
+        "_heartbeat_interval",
         "_log",
         "_on_reset",
         "_over",

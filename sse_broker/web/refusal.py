@@ -27,6 +27,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.TopicsNotEnabled: 500,
     errors.QueueFull: 503,
     errors.TooManyConnections: 503,
+    errors.TooManyRequests: 429,
     errors.BrokerStopped: 503,
     errors.StreamingUnsupported: 500,
     errors.LogUnavailable: 503,
@@ -70,6 +71,11 @@ def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
 
 
 def busy_frames(error: errors.BrokerError, retry: int) -> bytes:
-    """Return the whole stream of a refusal for now; *retry* is in milliseconds."""
+    """Return the whole stream of a refusal for now.
+
+    *retry*, in milliseconds, is the least wait; the error may ask for a longer
+    one, of which browsers are told at most a minute.
+    """
+    retry = min(60_000, max(retry, round(1000 * (error.retry_after or 0))))
     data = {"error": str(error), "retry_after": retry / 1000}
     return retry_frame(retry) + library_frame("error", "", data)

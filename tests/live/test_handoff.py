@@ -216,7 +216,7 @@ def test_the_access_line_and_the_hook_come_at_the_end_with_all_its_bytes(tmp_pat
 
 
 def test_connections_that_were_handed_off_are_counted_until_they_end() -> None:
-    server = start("--worker-connections", "10")
+    server = start("--worker-connections", "10", SSE_RESERVE_THREADS="0")
     try:
         socks = [server.stream() for _ in range(10)]
         for sock in socks:
