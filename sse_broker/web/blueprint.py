@@ -23,7 +23,7 @@ from sse_broker.errors import (
     TooManyConnections,
 )
 from sse_broker.metrics import carry_over, exposition
-from sse_broker.web import auth
+from sse_broker.web import auth, watch
 from sse_broker.web.cors import AllowList
 from sse_broker.web.refusal import HEADERS, busy, refuse
 from sse_broker.web.stream import Stream
@@ -99,6 +99,7 @@ def create_blueprint(
         return _stream(broker, authenticator, topic_resolver)
 
     broker.each_tick(lambda: carry_over(broker))
+    broker.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
         _add_publisher_routes(blueprint, broker, publish_authenticator)
