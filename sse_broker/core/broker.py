@@ -72,6 +72,7 @@ class Broker:
         self._clock: Clock = clock or SystemClock()
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
+        self._parts: list[tuple[str, Callable[[], bool]]] = []
         self._dropped_said = -60.0
         log.bind(_limits(self.config), self._clock)
 
@@ -396,6 +397,15 @@ class Broker:
         """Have the reaper call *act* about once a second, in every process that has streams."""
         self._ticks.append(act)
 
+    def look_after(self, part: str, is_well: Callable[[], bool], mend: Callable[[], None]) -> None:
+        """Have :meth:`health` say how a part is, and the reaper call *mend* about once a second.
+
+        Both are about the process that calls them, must not wait, and may be
+        called by any thread.
+        """
+        self._parts.append((part, is_well))
+        self.each_tick(mend)
+
     @property
     def clock(self) -> Clock:
         """The clock of this broker."""
@@ -405,14 +415,20 @@ class Broker:
         """Return what readiness depends on, each with whether it is well.
 
         A broker that was never used is well: its threads start with the first stream.
+        A thread that has died is said to be unwell, and started again.
         """
         here = self._here()
-        return {
+        runs = here.life is Life.RUNNING
+        well = {
             "accepting": here.life is not Life.STOPPED,
-            "reaper": here.life is not Life.RUNNING or here.reaper.is_healthy,
-            "log": here.life is not Life.RUNNING or here.follows,
-            "streams": here.life is not Life.RUNNING or here.hands_out,
+            "reaper": not runs or here.reaper.is_healthy,
+            "log": not runs or here.follows,
+            "streams": not runs or here.hands_out,
         }
+        for part, is_well in self._parts:
+            well[part] = is_well() and well.get(part, True)
+        here.mend()
+        return well
 
     def retry(self) -> int:
         """Return a reconnection time in milliseconds, spread around the setting ``retry``.

@@ -159,6 +159,9 @@ class Following(Protocol):
     def is_healthy(self) -> bool:
         """Whether the listener gets what is recorded."""
 
+    def restart(self) -> None:
+        """Start again what has died of it, losing nothing; called about once a second."""
+
     def stop(self) -> None:
         """Call the listener no more.  Idempotent."""
 

@@ -107,10 +107,27 @@ class Process:
         def tick() -> None:
             if self._chain is not None:
                 self._chain.restart()
-            for act in ticks:
-                act()
+            failure: Exception | None = None
+            for act in (self._restart_others, *ticks):
+                try:
+                    act()
+                except Exception as err:  # it is not the others' fault
+                    failure = err
+            if failure is not None:
+                raise failure
 
         return tick
+
+    def _restart_others(self) -> None:
+        if self._following is not None:
+            self._following.restart()
+        if self._host is not None:
+            self._host.restart()
+
+    def mend(self) -> None:
+        """Start the reaper again if it died; it starts all others again.  Any thread."""
+        if self._life is Life.RUNNING and not self.reaper.is_alive:
+            self.start()
 
     def _clients(self) -> tuple[Client, ...]:
         with self._lock:

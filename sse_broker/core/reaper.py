@@ -8,7 +8,6 @@ minute and does not end the thread.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client, State
 from sse_broker.core.ports import Clock
+from sse_broker.core.threads import is_alive, spawn
 from sse_broker.errors import LogUnavailable
 
 __all__ = ["Reaper"]
@@ -67,7 +67,7 @@ class Reaper:
     @property
     def is_alive(self) -> bool:
         """Whether the thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        return is_alive(self._thread)
 
     def start(self) -> None:
         """Start the thread, or start it again if it died.  Idempotent."""
@@ -78,9 +78,7 @@ class Reaper:
         self._stop.clear()
         self._wake.clear()
         self.last_tick = self._clock.monotonic()
-        name = f"sse-broker-reaper-{os.getpid()}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = spawn("reaper", self._run)
 
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""

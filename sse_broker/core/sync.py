@@ -84,6 +84,9 @@ class Host(Protocol):
     def is_alive(self) -> bool:
         """Whether what is asked of it is done."""
 
+    def restart(self) -> None:
+        """Start again what has died of it.  The broker calls it about once a second."""
+
     def call(self, act: Callable[[], None]) -> None:
         """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
 
@@ -115,6 +118,9 @@ class Loop:
 
     def __init__(self) -> None:
         self._hub: Any = sys.modules["gevent"].get_hub() if patched() else None
+
+    def restart(self) -> None:
+        """There is nothing that could die."""
 
     def here(self) -> bool:
         """Whether the caller may wake streams by itself."""

@@ -107,6 +107,9 @@ class _Following:
     def __init__(self, life: _Life, listener: Listener, start: int) -> None:
         self._life, self._listener, self.start = life, listener, start
 
+    def restart(self) -> None:
+        """There is nothing that could die."""
+
     def stop(self) -> None:
         life = self._life
         life.listeners = tuple(one for one in life.listeners if one is not self._listener)

@@ -25,7 +25,7 @@ from sse_broker.errors import (
 )
 from sse_broker.limits import Rates
 from sse_broker.metrics import carry_over, exposition
-from sse_broker.web import auth
+from sse_broker.web import auth, watch
 from sse_broker.web.address import client_address
 from sse_broker.web.capacity import room_for_streams
 from sse_broker.web.cors import AllowList
@@ -111,6 +111,7 @@ def create_blueprint(
         return client_script(request)
 
     broker.each_tick(lambda: carry_over(broker))
+    broker.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
         _add_publisher_routes(blueprint, broker, rates, publish_authenticator)

@@ -17,6 +17,7 @@ import weakref
 from typing import Any
 
 from sse_broker.core.broker import Broker
+from sse_broker.core.threads import spawn
 from sse_broker.web.worker import gunicorn_worker
 
 __all__ = ["end_with_server"]
@@ -55,11 +56,7 @@ class _Ending:
                 self._is_at_exit = True
                 atexit.register(self._at_exit, os.getpid())
             if worker is not None and self._thread is None:
-                name = f"sse-broker-ending-{os.getpid()}"
-                self._thread = threading.Thread(
-                    target=self._watch, args=(worker,), name=name, daemon=True
-                )
-                self._thread.start()
+                self._thread = spawn("ending", lambda: self._watch(worker))
 
     def _watch(self, worker: Any) -> None:
         while worker.alive:

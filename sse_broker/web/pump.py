@@ -29,7 +29,6 @@ import ctypes
 import heapq
 import itertools
 import logging
-import os
 import socket
 import ssl
 import threading
@@ -40,6 +39,7 @@ from typing import Any
 from sse_broker.core.client import Client, State
 from sse_broker.core.ports import Record
 from sse_broker.core.reader import Reader
+from sse_broker.core.threads import is_alive, spawn
 from sse_broker.web.poller import WRITE, make_poller
 from sse_broker.web.side import Side
 
@@ -156,16 +156,20 @@ class Pump:
         self.side = Side()
 
     def start(self) -> None:
-        """Start the thread.  Idempotent; starts a dead one again."""
+        """Start the thread.  Idempotent."""
         if not self.is_alive:
-            name = f"sse-broker-pump-{os.getpid()}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            self._thread = spawn("pump", self._run)
+
+    def restart(self) -> None:
+        """Start the thread again if it died; it goes on with the streams it has."""
+        if self._thread is not None and not self.is_alive and not self._stopped:
+            _log.error("the pump had died; it is started again")
+            self.start()
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        return is_alive(self._thread)
 
     def stop(self) -> None:
         """Cut every stream and end the threads.  Waits 5 s at most for each."""

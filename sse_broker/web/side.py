@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable
+
+from sse_broker.core.threads import is_alive, spawn
 
 __all__ = ["Side"]
 
@@ -29,17 +30,14 @@ class Side:
     def submit(self, call: Callable[[], None]) -> None:
         """Have *call* run soon.  Any thread; never waits."""
         self._calls.put(call)
-        if len(self._threads) < THREADS:
+        if len(self._threads) < THREADS or not all(map(is_alive, self._threads)):
             self._start_one()
 
     def _start_one(self) -> None:
         with self._starting:
-            number = len(self._threads)
-            if number < THREADS:
-                name = f"sse-broker-side-{os.getpid()}-{number}"
-                thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            self._threads = [thread for thread in self._threads if is_alive(thread)]
+            if len(self._threads) < THREADS:
+                self._threads.append(spawn("side", self._run))
 
     def stop(self) -> None:
         """Run what was submitted, then end the threads; wait for them 5 s at most."""
