@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import functools
 import queue
 import threading
 import time
@@ -162,6 +163,16 @@ class Take(NamedTuple):
     state: State
 
 
+@functools.lru_cache(maxsize=4096)  # most clients of an application ask for what others ask for
+def _subscription(
+    topics: tuple[str, ...],
+) -> tuple[tuple[str, ...], frozenset[str], tuple[str, ...]]:
+    """Return topics each once, those that are names, and those that are patterns."""
+    each = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+    names = frozenset(topic for topic in each if not is_pattern(topic))
+    return each, names, tuple(topic for topic in each if is_pattern(topic))
+
+
 class Client:
     """One open connection, or anything else that wants to be offered messages.
 
@@ -221,9 +232,7 @@ class Client:
         self.id = str(uuid.uuid4())
         self.user_id = str(user_id.user_id)
         self.tenant_id = None if user_id.tenant_id is None else str(user_id.tenant_id)
-        self.topics = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
-        self.names = frozenset(topic for topic in self.topics if not is_pattern(topic))
-        self.patterns = tuple(topic for topic in self.topics if is_pattern(topic))
+        self.topics, self.names, self.patterns = _subscription(tuple(topics))
         self.metadata = dict(user_id.claims if metadata is None else metadata)
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
