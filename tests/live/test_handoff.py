@@ -249,3 +249,22 @@ def test_a_body_that_a_middleware_encodes_stays_in_its_thread() -> None:
         sock.close()
     finally:
         server.stop()
+
+
+def test_statsd_is_told_of_a_stream_at_its_end() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(10)
+        server = start("--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}")
+        try:
+            sock = server.stream()
+            read_until(sock, b"event: welcome")
+            time.sleep(1.2)
+            sock.close()
+
+            while True:  # those of /healthz come first
+                got = re.match(rb"gunicorn.request.duration:([\d.]+)\|ms", statsd.recv(1000))
+                if got and float(got[1]) > 1000:
+                    break
+        finally:
+            server.stop()
