@@ -170,7 +170,7 @@
       });
       this.#seen = Date.now();
       const { status } = response;
-      if (status === 401 && this.#options.renew && !this.#renewed) return this.#renew(mine, response);
+      if (status === 401 && this.#options.renew && !this.#renewed) return this.#renew(response);
       if (FINAL.has(status)) return { final: true, status, reason: await told(response) };
       if (status !== 200) return { status, reason: await told(response), least: retryAfter(response) };
       const type = response.headers.get("Content-Type") || "nothing";
@@ -178,11 +178,10 @@
       return { status, reason: `the answer is ${type}, not text/event-stream` };
     }
 
-    async #renew(mine, response) {
+    async #renew(response) {
       const reason = await told(response);
       const answer = await this.#options.renew({ status: response.status, reason });
       if (!answer) return { final: true, status: response.status, reason };
-      if (mine !== this.#connection) return {};
       const isURL = typeof answer === "string" || answer instanceof URL;
       const { url, headers } = isURL ? { url: answer } : answer;  // true has neither
       this.#url = String(url ?? this.#url);
