@@ -19,7 +19,7 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
-from sse_broker.web.refusal import busy_frames
+from sse_broker.web.refusal import busy_frames, hang_up
 from sse_broker.web.watch import watch
 
 __all__ = ["Stream"]
@@ -63,6 +63,7 @@ class Stream(Iterator[bytes]):
         self._unwatch: Callable[[], None] | None = None
         self._lock = native_lock()  # the socket is not shut down once close() has returned
         self._closed = False
+        self._refused = False
 
     def __iter__(self) -> Stream:
         return self
@@ -94,7 +95,7 @@ class Stream(Iterator[bytes]):
                 address=self._address,
             )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
-            self._closed = True
+            self._closed = self._refused = True
             return busy_frames(err, self._broker.retry())
         self._reader = reader
         if self._socket is not None:
@@ -110,6 +111,8 @@ class Stream(Iterator[bytes]):
             unwatch, self._unwatch = self._unwatch, None
         if unwatch is not None:
             unwatch()
+        if self._refused:
+            hang_up(self._socket)
         if self._reader is not None:
             self._broker.unregister(self._reader.client, "client_gone")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -139,6 +140,46 @@ def test_streams_that_passed_the_view_at_once_meet_the_limit_at_their_first_byte
         assert broker.counts().refusals == {"reserve_threads": 1}
         one.close()
         two.close()
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
+def test_a_refused_clients_connection_is_not_kept_for_another_request(accept: str) -> None:
+    ours, peers = socket.socketpair()
+    ours.setblocking(False)
+    with Broker(BrokerConfig(max_connections=1)) as broker, ours, peers:
+        client = app_of(broker).test_client()
+        inside = client.get(STREAM)
+        assert is_in(inside)
+        headers = {"Accept": accept}
+        refused = client.get(STREAM, headers=headers, environ_base={"gunicorn.socket": ours})
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+
+        refused.close()
+
+        assert ours.recv(1) == b""
+        ours.send(b"x")
+        assert peers.recv(1) == b"x"
+        inside.close()
+
+
+def test_nor_is_that_of_one_who_met_the_limit_at_the_first_byte() -> None:
+    ours, peers = socket.socketpair()
+    ours.setblocking(False)
+    with Broker(BrokerConfig(max_connections=1)) as broker, ours, peers:
+        app = app_of(broker)
+        environ = EnvironBuilder(STREAM, environ_base={"gunicorn.socket": ours}).get_environ()
+        body: Any = app.wsgi_app(environ, lambda *args: print)
+        inside = app.test_client().get(STREAM)
+        assert is_in(inside)
+        assert [e.event for e in read_events(body)] == ["error"]
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+
+        body.close()
+
+        assert ours.recv(1) == b""
+        inside.close()
 
 
 @pytest.mark.parametrize(
