@@ -154,13 +154,14 @@ def test_a_refused_clients_connection_is_not_kept_for_another_request(accept: st
     ours.setblocking(False)
     with Broker(BrokerConfig(max_connections=1)) as broker, ours, peers:
         client = app_of(broker).test_client()
-        inside = client.get(STREAM, environ_base={"gunicorn.socket": ours})
+        inside = client.get(STREAM)
         assert is_in(inside)
+        headers = {"Accept": accept}
+        refused = client.get(STREAM, headers=headers, environ_base={"gunicorn.socket": ours})
         with pytest.raises(BlockingIOError):
             ours.recv(1)
 
-        headers = {"Accept": accept}
-        client.get(STREAM, headers=headers, environ_base={"gunicorn.socket": ours}).close()
+        refused.close()
 
         assert ours.recv(1) == b""
         ours.send(b"x")
