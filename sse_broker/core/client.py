@@ -348,7 +348,8 @@ class Client:
         return took
 
     def _take_part_locked(self) -> Take:
-        waiting, records, size = self.queue.queue, [], 0
+        waiting, size = self.queue.queue, 0
+        records: list[Record] = []
         while waiting and (not records or size + len(waiting[0].frame) <= TAKE_BYTES):
             size += len(waiting[0].frame)
             records.append(waiting.popleft())
