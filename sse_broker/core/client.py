@@ -23,6 +23,7 @@ from __future__ import annotations
 import collections
 import enum
 import functools
+import operator
 import queue
 import threading
 import time
@@ -57,6 +58,7 @@ ARROWS = {
     State.DRAINING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }
+TAKE_BYTES = 256 * 1024  # taken at once; what a stuck reader holds beside its queue
 _BEHIND, _LIVE, _DRAINING, _CLOSED = State  # an enum member looked up by name costs 40 ns
 
 
@@ -153,6 +155,13 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             return self.queue.popleft()
 
 
+_frame_of = operator.attrgetter("frame")
+
+
+def _size(frames: FrameQueue) -> int:
+    return sum(map(len, map(_frame_of, frames.queue)))
+
+
 class Take(NamedTuple):
     """What a reader got from a client at once, in the order in which it is to be written."""
 
@@ -194,6 +203,7 @@ class Client:
         "address",
         "connected_at",
         "dropped",
+        "end_by",
         "expires_at",
         "id",
         "identity",
@@ -243,6 +253,7 @@ class Client:
         self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
+        self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
         self.sink: Any = None  # of a host that writes for all its streams: what writes for this one
         self._overflow = overflow
@@ -330,17 +341,32 @@ class Client:
         return True
 
     def take(self, timeout: float) -> Take:
-        """Take all that waits, waiting up to *timeout* seconds for something.  One reader only."""
+        """Take what waits, waiting up to *timeout* seconds for something.  One reader only.
+
+        What is longer than ``TAKE_BYTES`` is taken in parts; what else there is to
+        say comes with the last one.
+        """
         frames = self.queue
         with frames.mutex:
             if timeout and not frames.queue and self._beat is None and self._state is _LIVE:
                 frames.wait(timeout)
+            if len(frames.queue) > 1 and not self._lost_after and _size(frames) > TAKE_BYTES:
+                return self._take_part_locked()
             records = list(frames.queue)
             frames.queue.clear()
             took = Take(self._lost_before, records, self._lost_after, self._beat, self._state)
             self._lost_before = self._lost_after = 0
             self._beat = None
         return took
+
+    def _take_part_locked(self) -> Take:
+        waiting, size = self.queue.queue, 0
+        records: list[Record] = []
+        while waiting and (not records or size + len(waiting[0].frame) <= TAKE_BYTES):
+            size += len(waiting[0].frame)
+            records.append(waiting.popleft())
+        lost_before, self._lost_before = self._lost_before, 0
+        return Take(lost_before, records, 0, None, _LIVE)
 
     def take_one(self, timeout: float) -> Record | None:
         """Take the next record if it is all there is to say; else leave all for :meth:`take`.
@@ -391,6 +417,23 @@ class Client:
         with self.queue.mutex:
             if self._state is _LIVE:
                 self._move_locked(_BEHIND)
+
+    def shed(self, most: int) -> bool:
+        """Let go of a queue of more than *most* bytes that the log can give again; say whether.
+
+        For a client that takes nothing: it goes on from the log, if it ever does.
+        Other policies than ``catch_up`` keep what they have.  Any thread; never blocks.
+        """
+        frames = self.queue
+        if len(frames.queue) < 2 or self._overflow != "catch_up":
+            return False
+        with frames.mutex:
+            if not self.is_open or _size(frames) <= most:
+                return False
+            frames.queue.clear()
+            if self._state is _LIVE:
+                self._move_locked(_BEHIND)
+            return True
 
     def pause(self, timeout: float) -> None:
         """Wait up to *timeout* seconds, less if the state changes.  The one reader only."""

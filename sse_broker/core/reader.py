@@ -27,7 +27,7 @@ from sse_broker.wire.message import Message, Target, comment_frame, library_fram
 
 __all__ = ["Reader"]
 
-READ_RECORDS = 256  # one read of the log; bounds what a replay holds in memory
+READ_RECORDS = 256  # one read of the log, at most
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
 CHUNK_BYTES = 64 * 1024  # one write; bounds what a stuck reader keeps waiting, beside its queue
 
@@ -41,6 +41,7 @@ class Reader:
         "_chunks",
         "_heartbeat",
         "_heartbeat_interval",
+        "_limit",
         "_log",
         "_on_reset",
         "_over",
@@ -79,6 +80,7 @@ class Reader:
         self._authorizer = authorizer if client.patterns and not granted_all else None
         self._allowed: dict[str, bool] | None = None
         self._replaying = client.state is State.BEHIND
+        self._limit = READ_RECORDS  # less where a chunk holds less than that
         self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
@@ -162,18 +164,35 @@ class Reader:
         """Read until there is something to write or the log's end is joined to the queue."""
         while self.client.is_open:
             try:
-                records = self._log.read(self.cursor, READ_RECORDS)
+                records = self._log.read(self.cursor, self._limit)
             except PositionLost as lost:
                 self._reset(lost.reason)
                 return
             if records:
-                self.cursor = records[-1].position
-                self._write(r for r in records if self.client.wants(r.message))
+                self._write(self._wanted(records))
                 if self._chunks:
                     return
             elif not self.client.caught_up():
                 self._replaying = False
                 return
+
+    def _wanted(self, records: Sequence[Record]) -> list[Record]:
+        """Return what is for this client, as far as one chunk holds; the rest is read again.
+
+        So a reader that stops in the midst of a long replay holds one chunk.
+        """
+        wanted: list[Record] = []
+        size, used = 0, len(records)
+        for index, record in enumerate(records):
+            if self.client.wants(record.message):
+                size += len(record.frame)
+                if wanted and size > CHUNK_BYTES:
+                    used = index
+                    break
+                wanted.append(record)
+        self._limit = used if used < len(records) else min(READ_RECORDS, 2 * self._limit)
+        self.cursor = records[used - 1].position
+        return wanted
 
     def _reset(self, reason: str) -> None:
         self.cursor = self._log.tail()
