@@ -328,6 +328,7 @@ def test_a_dead_pump_is_reported_and_can_be_started_again(rig, monkeypatch) -> N
     rig.broker.broadcast("e", "1")
     peer.sock.settimeout(5)
     assert b"data: 1\n" in peer.sock.recv(1000)
+    rig.pump.stop()
 
 
 def test_a_trouble_with_one_stream_is_not_the_others(rig, monkeypatch) -> None:
