@@ -142,7 +142,7 @@ def test_streams_that_passed_the_view_at_once_meet_the_limit_at_their_first_byte
 
         one, two = body(), body()
         assert read_events(one, 1)[0].event == "welcome"
-        assert [e.event for e in read_events(two)] == ["error"]
+        assert read_events(two, 1)[0].event == "error"
         assert broker.counts().refusals == {"reserve_threads": 1}
         one.close()
         two.close()
@@ -178,7 +178,7 @@ def test_nor_is_that_of_one_who_met_the_limit_at_the_first_byte() -> None:
         body: Any = app.wsgi_app(environ, lambda *args: print)
         inside = app.test_client().get(STREAM)
         assert is_in(inside)
-        assert [e.event for e in read_events(body)] == ["error"]
+        assert read_events(body, 1)[0].event == "error"
         with pytest.raises(BlockingIOError):
             ours.recv(1)
 
