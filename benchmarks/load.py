@@ -11,6 +11,8 @@ from benchmarks.build import BUILD
 
 SOURCES = 9  # addresses: each has about 28,000 ports
 
+STALL = 10  # seconds without news after which what is not there counts as missing
+
 
 def get(path: str, headers: str = "") -> str:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"
@@ -26,9 +28,9 @@ def post(path: str, body: str = "", headers: str = "") -> str:
 class Load:
     """One process of the load client, on the last core."""
 
-    def __init__(self, port: int, pinned: bool = True) -> None:
+    def __init__(self, port: int, pinned: bool = True, stall: float = STALL) -> None:
         core = max(os.sched_getaffinity(0)) if pinned else -1
-        command = [str(BUILD / "load"), str(port), str(SOURCES), str(core)]
+        command = [str(BUILD / "load"), str(port), str(SOURCES), str(core), str(stall)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -5,7 +5,8 @@
  * and reads nothing.  `busy` in the answers is the share of time in which it had
  * something to do: near 1 it is the bottleneck, and the figures are its own.
  *
- *   load PORT ADDRESSES CORE     ADDRESSES sources from 127.0.0.1 on; CORE -1: any
+ *   load PORT ADDRESSES CORE STALL   ADDRESSES sources from 127.0.0.1 on; CORE -1: any; after
+ *                                    STALL seconds without news the rest is missing
  *
  * One command per line; one line of JSON answers it:
  *
@@ -31,15 +32,13 @@
 
 #include <sched.h>
 
-static const double STALL = 10; /* seconds without news after which the rest is missing */
-
 struct stream *streams;
 struct publisher pubs[PUBLISHERS + 1];
 char stream_text[TEXT], request_text[TEXT], ping_text[TEXT];
 struct figures latencies, requests, tooks, pings;
 int ep, port, addresses, opened, total, failed, lost, ready_at_head, done, ping_on;
 unsigned long deliveries, sent;
-static double idle, opening, news;
+static double idle, opening, news, stall;
 
 static void turn(void)
 {
@@ -94,7 +93,7 @@ static void report(double started, unsigned long expected)
 /* Read until all is there, or nothing more comes. */
 static void wait_for(unsigned long wanted, int answers)
 {
-    while ((deliveries < wanted || done < answers) && now() - news < STALL)
+    while ((deliveries < wanted || done < answers) && now() - news < stall)
         turn();
 }
 
@@ -111,7 +110,7 @@ static void open_streams(int count, int window, int head, unsigned long each)
         memset(streams + total, 0, (count - total) * sizeof *streams);
     total = count, opened = failed = lost = 0, ready_at_head = head;
     begin();
-    while (opened + failed < count && now() - news < STALL) {
+    while (opened + failed < count && now() - news < stall) {
         while (next < count && next - opened - failed < window)
             start_stream(&streams[next++]);
         turn();
@@ -153,7 +152,7 @@ static void burst(int count, unsigned long each, int conns)
     int asked = 0;
 
     begin();
-    while ((deliveries < each * count || done < count) && now() - news < STALL) {
+    while ((deliveries < each * count || done < count) && now() - news < stall) {
         for (int i = 0; i < conns && asked < count; i++)
             if (!pubs[i].busy)
                 publish(&pubs[i]), asked++;
@@ -221,11 +220,11 @@ int main(int argc, char **argv)
     static char line[2 * TEXT];
     cpu_set_t core;
 
-    if (argc != 4) {
-        fprintf(stderr, "usage: load PORT ADDRESSES CORE\n");
+    if (argc != 5) {
+        fprintf(stderr, "usage: load PORT ADDRESSES CORE STALL\n");
         return 2;
     }
-    port = atoi(argv[1]), addresses = atoi(argv[2]);
+    port = atoi(argv[1]), addresses = atoi(argv[2]), stall = atof(argv[4]);
     if (atoi(argv[3]) >= 0) {
         CPU_ZERO(&core);
         CPU_SET(atoi(argv[3]), &core);
