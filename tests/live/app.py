@@ -33,6 +33,7 @@ def create_app() -> Flask:
             clients=sse.broker.get_stats().total_clients,
             threads=len(list(Path("/proc/self/task").iterdir())),
             rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
             fds=len(list(Path("/proc/self/fd").iterdir())),
         )
 
