@@ -47,6 +47,8 @@ def sample(server: Server, began: float) -> Sample:
         except OSError:  # it ended meanwhile
             continue
         facts = dict(line.split(":", 1) for line in status.split("\n") if ":" in line)
+        if "VmRSS" not in facts:  # it ends just now
+            continue
         memory += int(facts["VmRSS"].split()[0]) / 1024
         threads += int(facts["Threads"])
     try:

@@ -309,5 +309,7 @@ def test_nothing_is_left_of_them(runs, host: str, kind: str) -> None:
     assert after["clients"] == 0
     assert after["fds"] <= before["fds"] + 2
     assert after["threads"] <= before["threads"] + 2
-    assert after["resident"] <= before["resident"] + 16 * 2**20
+    # The C library keeps an arena for each of a pool's threads; a leak would be of every frame.
+    arenas = 40 if host == "gthread" else 16
+    assert after["resident"] <= before["resident"] + arenas * 2**20
     assert len(run.again) == ROOM - 4  # the places of the dead can be had again
