@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from sse_broker.commit import Sender, need_sqlalchemy, session_of, when_committed
 from sse_broker.core.broker import Broker
 from sse_broker.core.ports import Clock
+from sse_broker.core.threads import is_alive, spawn
 from sse_broker.errors import (
     InvalidConfig,
     InvalidMessage,
@@ -111,6 +112,7 @@ class Outbox:
         self._lease_seconds = lease
         self._workers: dict[int, _Worker] = {}
         self._said = -SAY_EVERY
+        broker.look_after("outbox", self._is_well, self._mend)
 
     def __repr__(self) -> str:
         worker = self._workers.get(os.getpid())
@@ -157,7 +159,8 @@ class Outbox:
 
         It looks after each commit of a session of this process, and every
         *interval* seconds.  After a failure it waits longer each time, up to a
-        minute.  Call it where the process lives, not before a fork.
+        minute.  Should the thread die, the broker's reaper or the next commit starts
+        another.  Call it where the process lives, not before a fork.
         """
         self._here().start()
 
@@ -175,7 +178,17 @@ class Outbox:
         """
         worker = self._workers.get(os.getpid())
         if worker is not None:
+            worker.mend()
             worker.nudge()
+
+    def _is_well(self) -> bool:
+        worker = self._workers.get(os.getpid())
+        return worker is None or worker.is_well
+
+    def _mend(self) -> None:
+        worker = self._workers.get(os.getpid())
+        if worker is not None:
+            worker.mend()
 
     def _write(self, where: AnySession | Connection, message: Message) -> None:
         from sqlalchemy import Connection, insert
@@ -391,21 +404,29 @@ class _Worker:
 
     @property
     def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return is_alive(self._thread)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the thread lives, if there should be one."""
+        return self._thread is None or is_alive(self._thread)
+
+    def mend(self) -> None:
+        """Start the thread again if it died."""
+        with self._starting:
+            if not self.is_well:
+                _log.error("the outbox's thread had died; it is started again")
+                self._start_locked()
 
     def start(self) -> None:
         with self._starting:
-            if self.is_alive:
-                return
-            # New ones, because an old thread may still be about to end by its own.
-            self._wake, self._stopping = threading.Event(), threading.Event()
-            self._thread = threading.Thread(
-                target=self._run,
-                args=(self._wake, self._stopping),
-                name=f"sse-broker-outbox-{os.getpid()}",
-                daemon=True,
-            )
-            self._thread.start()
+            if not self.is_alive:
+                self._start_locked()
+
+    def _start_locked(self) -> None:
+        # New ones, because an old thread may still be about to end by its own.
+        wake, stopping = self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = spawn("outbox", lambda: self._run(wake, stopping))
 
     def stop(self, timeout: float) -> None:
         with self._starting:

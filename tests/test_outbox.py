@@ -733,6 +733,31 @@ def test_threads_that_write_and_drain_at_once_lose_and_double_nothing(
         assert mine == [f"{name} {index}" for index in range(15)]
 
 
+def test_a_thread_that_died_is_said_and_the_next_commit_starts_another(outbox, log) -> None:
+    look, deadly = outbox._round, [SystemExit]
+
+    def look_or_die(stopping):
+        if deadly:
+            raise deadly.pop()
+        return look(stopping)
+
+    outbox._round = look_or_die
+    outbox.start()
+    outbox._here()._thread.join(10)
+    assert outbox.broker.health()["outbox"] is False
+
+    write(outbox, "after")
+    outbox.nudge()
+
+    assert outbox.broker.health()["outbox"] is True
+    for _ in range(500):
+        if log.tail():
+            break
+        threading.Event().wait(0.02)
+    outbox.stop()
+    assert [one.message.data for one in log.read(0, 10)] == ["after"]
+
+
 def _forked(outbox: Outbox, answer) -> None:
     try:
         outbox.engine.dispose(close=False)

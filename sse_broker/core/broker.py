@@ -44,7 +44,6 @@ from sse_broker.wire.topics import check_pattern
 
 __all__ = ["Broker"]
 
-STOP_TIMEOUT = 5.0
 REVOKED_FOR = 86_400.0  # seconds
 
 _log = logging.getLogger("sse_broker.broker")
@@ -73,6 +72,7 @@ class Broker:
         self._clock: Clock = clock or SystemClock()
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
+        self._parts: list[tuple[str, Callable[[], bool]]] = []
         self._dropped_said = -60.0
         log.bind(_limits(self.config), self._clock)
 
@@ -103,13 +103,16 @@ class Broker:
         """
         self._here().start()
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """End every stream of this process in order, then its threads.  Idempotent.
 
-        Waits up to *timeout* seconds for streams to write what is queued; those
-        that do not get that far are cut.  Sending is still possible afterwards.
+        No stream is taken any more.  Each that is open writes what is queued and
+        ``event: close``, with a reconnection time spread over the setting
+        ``reconnect_window``; those that are not through after *timeout* seconds
+        (the setting ``drain_timeout``) are cut.  Waits for that.  Sending is still
+        possible afterwards.  A server that stops does this by itself.
         """
-        self._here().stop(timeout)
+        self._here().stop(self.config.drain_timeout if timeout is None else timeout)
 
     def send_to_user(
         self,
@@ -312,22 +315,42 @@ class Broker:
                 raise TopicForbidden(repr(topic), field="topics")
         return wanted
 
-    def check_room(self, identity: Identity) -> None:
+    def check_room(
+        self, identity: Identity | None = None, *, room: int = 0, address: str = ""
+    ) -> None:
         """Raise what :meth:`open` would raise now if there is no room for a stream.
+
+        Without *identity*, as far as that can be said before it is known.
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
         """
-        self._here().check_room(str(identity.user_id))
+        self._here().check_room(identity, room=room, address=address)
+
+    def refused(self, setting: str, *, publish: bool = False) -> None:
+        """Count a stream, or a publish, that a host refused because of *setting*."""
+        self._here().refused(setting, streams=0 if publish else 1)
+
+    def rate_unchecked(self) -> None:
+        """Count a request that a host let through because its rate could not be told."""
+        self._here().rate_unchecked()
 
     def open(
-        self, identity: Identity, topics: Iterable[str] = (), last_event_id: str = ""
+        self,
+        identity: Identity,
+        topics: Iterable[str] = (),
+        last_event_id: str = "",
+        *,
+        room: int = 0,
+        address: str = "",
     ) -> Reader:
         """Register a client for *identity* and return what reads for it.
 
         For hosts of streams: call it where the stream is written, and
         ``unregister`` with ``reader.client`` when that is over.  *topics* are
-        taken as :meth:`check_topics` returned them.
+        taken as :meth:`check_topics` returned them.  *room* is how many streams
+        the server can hold in this process, 0 where it does not say; *address*
+        is counted for ``max_connections_per_address``.
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
@@ -344,8 +367,9 @@ class Broker:
             behind=start is not None,
             clock=self._clock,
             spread=random.uniform(0.75, 1.0),
+            address=address,
         )
-        registered_at = here.register(client)
+        registered_at = here.register(client, room)
         try:
             self.check_token(identity)
         except AuthenticationFailed:  # since the request was checked: say so and end
@@ -373,6 +397,15 @@ class Broker:
         """Have the reaper call *act* about once a second, in every process that has streams."""
         self._ticks.append(act)
 
+    def look_after(self, part: str, is_well: Callable[[], bool], mend: Callable[[], None]) -> None:
+        """Have :meth:`health` say how a part is, and the reaper call *mend* about once a second.
+
+        Both are about the process that calls them, must not wait, and may be
+        called by any thread.
+        """
+        self._parts.append((part, is_well))
+        self.each_tick(mend)
+
     @property
     def clock(self) -> Clock:
         """The clock of this broker."""
@@ -382,16 +415,26 @@ class Broker:
         """Return what readiness depends on, each with whether it is well.
 
         A broker that was never used is well: its threads start with the first stream.
+        A thread that has died is said to be unwell, and started again.
         """
         here = self._here()
-        return {
+        runs = here.life is Life.RUNNING
+        well = {
             "accepting": here.life is not Life.STOPPED,
-            "reaper": here.life is not Life.RUNNING or here.reaper.is_healthy,
-            "log": here.life is not Life.RUNNING or here.follows,
+            "reaper": not runs or here.reaper.is_healthy,
+            "log": not runs or here.follows,
+            "streams": not runs or here.hands_out,
         }
+        for part, is_well in self._parts:
+            well[part] = is_well() and well.get(part, True)
+        here.mend()
+        return well
 
     def retry(self) -> int:
-        """Return a reconnection time in milliseconds, spread around the setting ``retry``."""
+        """Return a reconnection time in milliseconds, spread around the setting ``retry``.
+
+        While the broker stops, and afterwards, spread over ``reconnect_window``.
+        """
         return self._here().retry()
 
     def _locate(self, last_event_id: str) -> tuple[int | None, str]:

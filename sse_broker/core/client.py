@@ -22,15 +22,18 @@ from __future__ import annotations
 
 import collections
 import enum
+import functools
+import operator
 import queue
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Clock, Record, SystemClock
-from sse_broker.core.sync import StdlibQueue, WakeChain, make_bell, native_lock
+from sse_broker.core.sync import Bell, StdlibQueue, WakeChain, make_bell, native_lock
 from sse_broker.errors import InvalidConfig
 from sse_broker.wire.command import Command
 from sse_broker.wire.ids import UserID
@@ -55,6 +58,7 @@ ARROWS = {
     State.DRAINING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }
+TAKE_BYTES = 256 * 1024  # taken at once; what a stuck reader holds beside its queue
 _BEHIND, _LIVE, _DRAINING, _CLOSED = State  # an enum member looked up by name costs 40 ns
 
 
@@ -70,11 +74,32 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
     maxsize: int
 
     def __init__(self, maxsize: int) -> None:
-        super().__init__(maxsize)
+        # Not queue.Queue's own: three conditions that nobody waits for are 3 kB for each client.
+        self.maxsize = maxsize
+        self.queue = collections.deque()
         self.mutex = native_lock()
+        self.unfinished_tasks = 0
+        self.is_shutdown = False  # of Python 3.13
         self.chain: WakeChain | None = None
         self._bell = make_bell()
         self._waiting = False
+
+    def __getattr__(self, name: str) -> Any:
+        """Return one of queue.Queue's conditions, made when it is first asked for."""
+        if name not in ("not_empty", "not_full", "all_tasks_done"):
+            raise AttributeError(name)
+        made = self.__dict__[name] = threading.Condition(self.mutex)  # type: ignore[arg-type]
+        return made
+
+    def hang(self, bell: Bell) -> None:
+        """Have *bell* rung for this queue from now on, once after each :meth:`arm`; rings now."""
+        with self.mutex:
+            self.chain, self._bell, self._waiting = None, bell, False
+        bell.ring()
+
+    def arm(self) -> None:
+        """Have the bell rung once more; what waits is looked at after this."""
+        self._waiting = True
 
     def ring_locked(self) -> None:
         """Wake the consumer, if it waits."""
@@ -130,6 +155,13 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             return self.queue.popleft()
 
 
+_frame_of = operator.attrgetter("frame")
+
+
+def _size(frames: FrameQueue) -> int:
+    return sum(map(len, map(_frame_of, frames.queue)))
+
+
 class Take(NamedTuple):
     """What a reader got from a client at once, in the order in which it is to be written."""
 
@@ -138,6 +170,16 @@ class Take(NamedTuple):
     lost_after: int
     beat: int | None
     state: State
+
+
+@functools.lru_cache(maxsize=4096)  # most clients of an application ask for what others ask for
+def _subscription(
+    topics: tuple[str, ...],
+) -> tuple[tuple[str, ...], frozenset[str], tuple[str, ...]]:
+    """Return topics each once, those that are names, and those that are patterns."""
+    each = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+    names = frozenset(topic for topic in each if not is_pattern(topic))
+    return each, names, tuple(topic for topic in each if is_pattern(topic))
 
 
 class Client:
@@ -158,8 +200,10 @@ class Client:
         "_reason",
         "_state",
         "abort",
+        "address",
         "connected_at",
         "dropped",
+        "end_by",
         "expires_at",
         "id",
         "identity",
@@ -169,6 +213,7 @@ class Client:
         "patterns",
         "queue",
         "sent",
+        "sink",
         "spread",
         "tenant_id",
         "topics",
@@ -187,6 +232,7 @@ class Client:
         behind: bool = False,
         clock: Clock | None = None,
         spread: float = 1.0,
+        address: str = "",
     ) -> None:
         if not isinstance(user_id, Identity):
             user_id = Identity(user_id, tenant_id)
@@ -196,9 +242,7 @@ class Client:
         self.id = str(uuid.uuid4())
         self.user_id = str(user_id.user_id)
         self.tenant_id = None if user_id.tenant_id is None else str(user_id.tenant_id)
-        self.topics = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
-        self.names = frozenset(topic for topic in self.topics if not is_pattern(topic))
-        self.patterns = tuple(topic for topic in self.topics if is_pattern(topic))
+        self.topics, self.names, self.patterns = _subscription(tuple(topics))
         self.metadata = dict(user_id.claims if metadata is None else metadata)
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
@@ -206,9 +250,12 @@ class Client:
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
+        self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
+        self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
+        self.sink: Any = None  # of a host that writes for all its streams: what writes for this one
         self._overflow = overflow
         self._state = _BEHIND if behind else _LIVE
         self._reason = ""
@@ -263,6 +310,19 @@ class Client:
                 return True
             return self._overflow_locked(record)
 
+    def offer_all(self, records: Sequence[Record]) -> None:
+        """Queue *records*, oldest first, as :meth:`offer` does with each, under one lock."""
+        frames = self.queue
+        with frames.mutex:
+            for record in records:
+                if self._state is not _LIVE:
+                    return
+                if len(frames.queue) < frames.maxsize:
+                    frames.queue.append(record)
+                else:
+                    self._overflow_locked(record)
+            frames.ring_locked()
+
     def _overflow_locked(self, record: Record) -> bool:
         if self._overflow == "catch_up":
             self._move_locked(_BEHIND)
@@ -281,17 +341,32 @@ class Client:
         return True
 
     def take(self, timeout: float) -> Take:
-        """Take all that waits, waiting up to *timeout* seconds for something.  One reader only."""
+        """Take what waits, waiting up to *timeout* seconds for something.  One reader only.
+
+        What is longer than ``TAKE_BYTES`` is taken in parts; what else there is to
+        say comes with the last one.
+        """
         frames = self.queue
         with frames.mutex:
             if timeout and not frames.queue and self._beat is None and self._state is _LIVE:
                 frames.wait(timeout)
+            if len(frames.queue) > 1 and not self._lost_after and _size(frames) > TAKE_BYTES:
+                return self._take_part_locked()
             records = list(frames.queue)
             frames.queue.clear()
             took = Take(self._lost_before, records, self._lost_after, self._beat, self._state)
             self._lost_before = self._lost_after = 0
             self._beat = None
         return took
+
+    def _take_part_locked(self) -> Take:
+        waiting, size = self.queue.queue, 0
+        records: list[Record] = []
+        while waiting and (not records or size + len(waiting[0].frame) <= TAKE_BYTES):
+            size += len(waiting[0].frame)
+            records.append(waiting.popleft())
+        lost_before, self._lost_before = self._lost_before, 0
+        return Take(lost_before, records, 0, None, _LIVE)
 
     def take_one(self, timeout: float) -> Record | None:
         """Take the next record if it is all there is to say; else leave all for :meth:`take`.
@@ -342,6 +417,23 @@ class Client:
         with self.queue.mutex:
             if self._state is _LIVE:
                 self._move_locked(_BEHIND)
+
+    def shed(self, most: int) -> bool:
+        """Let go of a queue of more than *most* bytes that the log can give again; say whether.
+
+        For a client that takes nothing: it goes on from the log, if it ever does.
+        Other policies than ``catch_up`` keep what they have.  Any thread; never blocks.
+        """
+        frames = self.queue
+        if len(frames.queue) < 2 or self._overflow != "catch_up":
+            return False
+        with frames.mutex:
+            if not self.is_open or _size(frames) <= most:
+                return False
+            frames.queue.clear()
+            if self._state is _LIVE:
+                self._move_locked(_BEHIND)
+            return True
 
     def pause(self, timeout: float) -> None:
         """Wait up to *timeout* seconds, less if the state changes.  The one reader only."""

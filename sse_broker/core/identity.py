@@ -13,7 +13,7 @@ from sse_broker.wire.topics import check_pattern, covers
 __all__ = ["Identity", "may_read"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What authentication yields.
 

@@ -152,8 +152,15 @@ class Following(Protocol):
     """A listener's hold on a log."""
 
     @property
+    def start(self) -> int:
+        """The position after which the listener gets everything."""
+
+    @property
     def is_healthy(self) -> bool:
         """Whether the listener gets what is recorded."""
+
+    def restart(self) -> None:
+        """Start again what has died of it, losing nothing; called about once a second."""
 
     def stop(self) -> None:
         """Call the listener no more.  Idempotent."""

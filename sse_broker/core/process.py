@@ -28,11 +28,13 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Census, Clock, Following, Log, Record
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.registry import Registry
-from sse_broker.core.sync import Loop, WakeChain, native_lock, patched
+from sse_broker.core.room import WHOSE, full
+from sse_broker.core.sync import Host, WakeChain, host, native_lock, patched
 from sse_broker.errors import (
     BrokerStopped,
     InvalidUserID,
@@ -43,6 +45,9 @@ from sse_broker.errors import (
 from sse_broker.wire.command import Act, Command
 
 __all__ = ["Life", "Process"]
+
+BATCH_BYTES = 32 * 1024  # of frames that are handed out together
+MOST_WAITING, MOST_BYTES = 16_384, 32 * 1024 * 1024  # records on their way to the clients
 
 _log = logging.getLogger("sse_broker.broker")
 
@@ -78,7 +83,8 @@ class Process:
         self._delivered = 0  # who was registered has been offered everything up to this
         # Records, and between them the positions from which on they follow after a loss.
         self._incoming: collections.deque[Record | int] = collections.deque()
-        self._loop: Loop | None = None
+        self._received = self._handed = 0  # bytes; each is written by one side alone, but at a skip
+        self._host: Host | None = None
         self._chain = None if patched() else WakeChain()
         self._following: Following | None = None
         self._empty = threading.Event()
@@ -101,10 +107,27 @@ class Process:
         def tick() -> None:
             if self._chain is not None:
                 self._chain.restart()
-            for act in ticks:
-                act()
+            failure: Exception | None = None
+            for act in (self._restart_others, *ticks):
+                try:
+                    act()
+                except Exception as err:  # it is not the others' fault
+                    failure = err
+            if failure is not None:
+                raise failure
 
         return tick
+
+    def _restart_others(self) -> None:
+        if self._following is not None:
+            self._following.restart()
+        if self._host is not None:
+            self._host.restart()
+
+    def mend(self) -> None:
+        """Start the reaper again if it died; it starts all others again.  Any thread."""
+        if self._life is Life.RUNNING and not self.reaper.is_alive:
+            self.start()
 
     def _clients(self) -> tuple[Client, ...]:
         with self._lock:
@@ -113,6 +136,11 @@ class Process:
     def _count(self) -> int:
         with self._lock:
             return len(self._registry)
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether what arrives here is handed to the streams."""
+        return self._host is None or self._host.is_alive
 
     @property
     def follows(self) -> bool:
@@ -131,12 +159,13 @@ class Process:
         """
         with self._starting:
             if self._life is not Life.RUNNING:
-                self._loop = Loop()
-                tail = self._source.tail()
+                self._host = host()
                 self._following = self._source.listen(self.deliver, self.lose)
+                # Not a tail that was read before: what is recorded meanwhile comes to nobody.
+                start = self._following.start
                 with self._lock:
-                    self._matched = max(self._matched, tail)
-                    self._delivered = max(self._delivered, tail)
+                    self._matched = max(self._matched, start)
+                    self._delivered = max(self._delivered, start)
                     self._life = Life.RUNNING
                 _log.info("broker started on %s", self._source.url)
             self.reaper.start()
@@ -149,8 +178,8 @@ class Process:
             self._empty.clear()
         if was is not Life.RUNNING:
             return
-        for client in clients:
-            client.close("shutdown")
+        assert self._host is not None
+        self._host.call(lambda: _close(clients))  # there, so that what was sent before comes first
         if clients:
             self._empty.wait(timeout)
         for client in self._clients():
@@ -175,10 +204,10 @@ class Process:
         if self._life is Life.NEW or not self.reaper.is_alive:
             self.start()
 
-    def register(self, client: Client) -> int:
+    def register(self, client: Client, room: int = 0) -> int:
         """Take a client in; return the position from which on it is offered everything.
 
-        Any thread; fires ``client_connected``.
+        Any thread; fires ``client_connected``.  *room* is as in :meth:`check_room`.
 
         :raises TooManyConnections: a limit is reached; nothing changed.
         :raises TopicsNotEnabled: it has topics and ``enable_topics`` is off.
@@ -190,11 +219,14 @@ class Process:
         with self._lock:
             if self._life is not Life.RUNNING:
                 raise BrokerStopped(retry_after=1.0)
-            self._check_room_locked(client.user_id)
-            self._registry.add(client)
-            self._gone.client_connects += 1
+            no_room = full(self._config, self._registry, room, client.address, client.identity)
+            if not no_room:
+                self._registry.add(client)
+                self._gone.client_connects += 1
             start = self._matched
             first = self._registry.of_user(client.user_id) == 1
+        if no_room:
+            raise self._too_many(no_room)
         if first:
             self.presence.change(client.user_id)
         _log.debug("%r connected", client)
@@ -225,20 +257,41 @@ class Process:
         if self._config.require_tenant and client.tenant_id is None:
             raise InvalidUserID("a tenant is required", field="tenant_id")
 
-    def check_room(self, user_id: str) -> None:
-        """Raise TooManyConnections or BrokerStopped as registering now would."""
+    def check_room(
+        self, identity: Identity | None = None, *, room: int = 0, address: str = ""
+    ) -> None:
+        """Raise TooManyConnections or BrokerStopped as registering now would.
+
+        *room* is how many streams the server can hold in this process, 0 where it
+        does not say.  What is not known yet is not asked.
+        """
         try:
             self.ensure_running()
-            with self._lock:
-                self._check_room_locked(user_id)
-        except (TooManyConnections, BrokerStopped):
-            self.refused()
+        except BrokerStopped:
+            self.refused("")
             raise
-
-    def refused(self) -> None:
-        """Count a stream that was refused for now."""
         with self._lock:
-            self._gone.connections_refused += 1
+            no_room = full(self._config, self._registry, room, address, identity)
+        if no_room:
+            raise self._too_many(no_room)
+
+    def _too_many(self, setting: str) -> TooManyConnections:
+        self.refused(setting)
+        return TooManyConnections(
+            WHOSE[setting], field=setting, retry_after=self.retry_later() / 1000
+        )
+
+    def refused(self, setting: str, streams: int = 1) -> None:
+        """Count a refusal for now, by the setting whose limit was met if it was one."""
+        with self._lock:
+            self._gone.connections_refused += streams
+            if setting:
+                self._gone.refusals[setting] = self._gone.refusals.get(setting, 0) + 1
+
+    def rate_unchecked(self) -> None:
+        """Count a request whose rate nobody could tell."""
+        with self._lock:
+            self._gone.rates_unchecked += 1
 
     def reset(self) -> None:
         """Count a stream whose continuity could not be proved."""
@@ -250,14 +303,6 @@ class Process:
         with self._lock:
             self._gone.messages_published += 1
 
-    def _check_room_locked(self, user_id: str) -> None:
-        config = self._config
-        if config.max_connections and len(self._registry) >= config.max_connections:
-            raise TooManyConnections(retry_after=self.retry() / 1000)
-        per_user = config.max_connections_per_user
-        if per_user and self._registry.of_user(user_id) >= per_user:
-            raise TooManyConnections("of this user", retry_after=self.retry() / 1000)
-
     def deliver(self, record: Record) -> None:
         """Offer one record to the clients it is for.  Called in log order; waits for nobody."""
         self._hand_over(record)
@@ -267,27 +312,58 @@ class Process:
         self._hand_over(position)
 
     def _hand_over(self, item: Record | int) -> None:
-        loop = self._loop
-        assert loop is not None
-        self._incoming.append(item)
-        loop.call(self._fan_out)
+        host, incoming = self._host, self._incoming
+        assert host is not None
+        incoming.append(item)
+        if isinstance(item, Record):
+            self._received += len(item.frame)
+            if len(incoming) > MOST_WAITING or self._received - self._handed > MOST_BYTES:
+                incoming.clear()  # a host that is this far behind: the log has them all
+                self._handed = self._received
+                incoming.append(item.position)
+        host.call(self._fan_out)
 
     def _fan_out(self) -> None:
-        incoming = self._incoming
+        """Hand out what came in.  Neighbours for the same clients go together: one write each."""
+        incoming, size = self._incoming, 0
+        batch: list[Record] = []
+        whom: Sequence[Client] = ()
         while incoming:
-            record = incoming.popleft()
-            if isinstance(record, int):
-                self._go_on_from(record)
+            try:
+                item = incoming.popleft()
+            except IndexError:  # cleared a moment ago
                 continue
-            message = record.message
-            if isinstance(message, Command):
-                self._obey(message)
+            if isinstance(item, int) or isinstance(item.message, Command):
+                self._spread(whom, batch)
+                whom, batch, size = (), [], 0
+                self._act_on(item)
+                continue
             with self._lock:
-                clients = () if isinstance(message, Command) else self._registry.match(message)
-                self._matched = record.position
-            for client in clients:
-                client.offer(record)
-            self._delivered = record.position
+                clients = self._registry.match(item.message)
+                self._matched = item.position
+            if clients is not whom or size > BATCH_BYTES:
+                self._spread(whom, batch)
+                whom, batch, size = clients, [], 0
+            batch.append(item)
+            size += len(item.frame)
+        self._spread(whom, batch)
+
+    def _spread(self, clients: Sequence[Client], batch: list[Record]) -> None:
+        if batch:
+            assert self._host is not None
+            self._host.spread(clients, batch)
+            self._delivered = batch[-1].position
+            self._handed += sum(len(record.frame) for record in batch)
+
+    def _act_on(self, item: Record | int) -> None:
+        if isinstance(item, int):
+            self._go_on_from(item)
+            return
+        assert isinstance(item.message, Command)
+        self._obey(item.message)
+        with self._lock:
+            self._matched = item.position
+        self._delivered = item.position
 
     def _go_on_from(self, position: int) -> None:
         with self._lock:
@@ -296,7 +372,7 @@ class Process:
         for client in clients:
             client.fall_behind()
         self._delivered = position
-        _log.warning("records were missed; %d streams look for them in the log", len(clients))
+        _log.warning("%d streams go on from the log: not all records came to them", len(clients))
 
     def _obey(self, command: Command) -> None:
         """End the streams here that a command is about."""
@@ -317,7 +393,7 @@ class Process:
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included."""
         with self._lock:
-            counts = dataclasses.replace(self._gone)
+            counts = dataclasses.replace(self._gone, refusals=dict(self._gone.refusals))
             clients = self._registry.clients()
         counts.active_connections = len(clients)
         counts.messages_sent += sum(client.sent for client in clients)
@@ -372,5 +448,22 @@ class Process:
 
     def retry(self) -> int:
         """Return a reconnection time in milliseconds, spread so that nobody comes back in step."""
+        if self._life is Life.STOPPED:
+            return round(1000 * random.uniform(1.0, max(1.0, self._config.reconnect_window)))
         spread = round(self._config.retry * random.uniform(0.8, 1.2))
         return min(60_000, max(1_000, spread))
+
+    def retry_later(self) -> int:
+        """Return a reconnection time for who was refused: one to four times the setting ``retry``.
+
+        Spread so far that a flood that was refused at one moment comes back thinned out.
+        While the broker stops it is :meth:`retry`: there is room again elsewhere.
+        """
+        if self._life is Life.STOPPED:
+            return self.retry()
+        return min(60_000, round(self._config.retry * random.uniform(1.0, 4.0)))
+
+
+def _close(clients: Sequence[Client]) -> None:
+    for client in clients:
+        client.close("shutdown")

@@ -16,24 +16,42 @@ A reader belongs to one stream and is called by one thread at a time.
 
 from __future__ import annotations
 
-import collections
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 from sse_broker.core.client import Client, State, Take
+from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
 
 __all__ = ["Reader"]
 
-READ_RECORDS = 256  # one read of the log; bounds what a replay holds in memory
+READ_RECORDS = 256  # one read of the log, at most
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
-CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
+CHUNK_BYTES = 64 * 1024  # one write; bounds what a stuck reader keeps waiting, beside its queue
 
 
 class Reader:
     """Turns one client's queue, and the log where that is needed, into chunks of bytes."""
+
+    __slots__ = (
+        "_allowed",
+        "_authorizer",
+        "_chunks",
+        "_heartbeat",
+        "_heartbeat_interval",
+        "_limit",
+        "_log",
+        "_on_reset",
+        "_over",
+        "_pause",
+        "_replaying",
+        "_retry",
+        "client",
+        "cursor",
+        "on_dropped",
+    )
 
     def __init__(
         self,
@@ -56,15 +74,37 @@ class Reader:
         self._heartbeat = heartbeat
         self._heartbeat_interval = heartbeat_interval
         self._retry = retry
-        self._on_dropped = on_dropped
+        self.on_dropped = on_dropped
         self._on_reset = on_reset
-        self._authorizer = authorizer if client.patterns else None
-        self._allowed: dict[str, bool] = {}
+        granted_all = authorizer is may_read and client.identity.topics is None
+        self._authorizer = authorizer if client.patterns and not granted_all else None
+        self._allowed: dict[str, bool] | None = None
         self._replaying = client.state is State.BEHIND
-        self._chunks: collections.deque[bytes] = collections.deque()
+        self._limit = READ_RECORDS  # less where a chunk holds less than that
+        self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
         self._chunks.append(self._preamble(lost, resumed))
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether :meth:`next` may do I/O or call out now, even with a timeout of 0."""
+        return self._replaying or self._authorizer not in (None, may_read)
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether what comes next is read from the log."""
+        return self._replaying
+
+    @property
+    def again_in(self) -> float:
+        """Seconds until a log that could not be read should be looked at again; 0 is now."""
+        return self._pause
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that comes next is what the client is offered, as it is."""
+        return not (self._chunks or self._replaying or self._over or self._authorizer)
 
     def next(self, timeout: float) -> bytes | None:
         """Return whole frames to write, or ``None`` at the end.
@@ -90,7 +130,7 @@ class Reader:
         if not self._chunks and not self._over:
             self._live(timeout)
         if self._chunks:
-            return self._chunks.popleft()
+            return self._chunks.pop(0)
         return None if self._over else b""
 
     def _preamble(self, lost: str, resumed: bool) -> bytes:
@@ -124,18 +164,35 @@ class Reader:
         """Read until there is something to write or the log's end is joined to the queue."""
         while self.client.is_open:
             try:
-                records = self._log.read(self.cursor, READ_RECORDS)
+                records = self._log.read(self.cursor, self._limit)
             except PositionLost as lost:
                 self._reset(lost.reason)
                 return
             if records:
-                self.cursor = records[-1].position
-                self._write(r for r in records if self.client.wants(r.message))
+                self._write(self._wanted(records))
                 if self._chunks:
                     return
             elif not self.client.caught_up():
                 self._replaying = False
                 return
+
+    def _wanted(self, records: Sequence[Record]) -> list[Record]:
+        """Return what is for this client, as far as one chunk holds; the rest is read again.
+
+        So a reader that stops in the midst of a long replay holds one chunk.
+        """
+        wanted: list[Record] = []
+        size, used = 0, len(records)
+        for index, record in enumerate(records):
+            if self.client.wants(record.message):
+                size += len(record.frame)
+                if wanted and size > CHUNK_BYTES:
+                    used = index
+                    break
+                wanted.append(record)
+        self._limit = used if used < len(records) else min(READ_RECORDS, 2 * self._limit)
+        self.cursor = records[used - 1].position
+        return wanted
 
     def _reset(self, reason: str) -> None:
         self.cursor = self._log.tail()
@@ -181,7 +238,7 @@ class Reader:
 
     def _say_lost(self, count: int) -> None:
         self._chunks.append(library_frame("dropped", "", {"count": count}))
-        self._on_dropped(self.client, count)
+        self.on_dropped(self.client, count)
 
     def _write(self, records: Iterable[Record]) -> None:
         """Join the frames into chunks; what waits together leaves together."""
@@ -202,12 +259,13 @@ class Reader:
         assert isinstance(message, Message)
         if message.target is not Target.TOPIC or message.topic in self.client.names:
             return True
-        allowed = self._allowed.get(message.topic)
+        memo = self._allowed = {} if self._allowed is None else self._allowed
+        allowed = memo.get(message.topic)
         if allowed is None:
             assert self._authorizer is not None
             allowed = bool(self._authorizer(self.client.identity, message.topic))
-            if len(self._allowed) < 10_000:  # a memo, bounded: topics may hold ids
-                self._allowed[message.topic] = allowed
+            if len(memo) < 10_000:  # bounded: topics may hold ids
+                memo[message.topic] = allowed
         return allowed
 
 

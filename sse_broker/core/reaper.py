@@ -8,7 +8,6 @@ minute and does not end the thread.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client, State
 from sse_broker.core.ports import Clock
+from sse_broker.core.threads import is_alive, spawn
 from sse_broker.errors import LogUnavailable
 
 __all__ = ["Reaper"]
@@ -23,6 +23,8 @@ __all__ = ["Reaper"]
 TICK = 1.0  # seconds; a sweep of 10,000 clients costs a few milliseconds
 GATHER = 0.05  # seconds between a nudge and the report, so that a storm is one report
 LOG_EVERY = 60.0
+STUCK = 5.0  # seconds without a write after which a full queue is not worth its memory
+STUCK_BYTES = 1024 * 1024  # that it may have all the same
 
 _log = logging.getLogger("sse_broker.reaper")
 
@@ -67,7 +69,7 @@ class Reaper:
     @property
     def is_alive(self) -> bool:
         """Whether the thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        return is_alive(self._thread)
 
     def start(self) -> None:
         """Start the thread, or start it again if it died.  Idempotent."""
@@ -78,9 +80,7 @@ class Reaper:
         self._stop.clear()
         self._wake.clear()
         self.last_tick = self._clock.monotonic()
-        name = f"sse-broker-reaper-{os.getpid()}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = spawn("reaper", self._run)
 
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
@@ -148,11 +148,16 @@ class Reaper:
                 client.close(reason)  # again and again is fine; only the first one counts
             elif now - client.last_seen >= self._config.heartbeat_interval * client.spread:
                 client.beat(delivered)
+            if now - client.last_seen >= STUCK:
+                client.shed(STUCK_BYTES)
 
     def _end_of(self, client: Client, now: float, unix_time: float) -> str:
         config = self._config
         if client.state is State.CLOSED or now - client.last_seen > config.client_timeout:
             return "timeout"
+        if client.state is State.DRAINING:  # what it was told while it takes a little now and then
+            client.end_by = now + config.client_timeout if client.end_by is None else client.end_by
+            return "timeout" if now > client.end_by else ""
         if client.expires_at is not None and unix_time >= client.expires_at:
             return "expired"
         age = config.max_stream_age

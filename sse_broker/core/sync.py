@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import _thread
 import collections
+import os
 import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 __all__ = [
     "Bell",
+    "Host",
     "Loop",
     "NativeLock",
     "StdlibQueue",
     "WakeChain",
+    "host",
+    "install",
     "make_bell",
     "native_lock",
     "patched",
@@ -73,6 +77,36 @@ def unpatched_greenlet() -> bool:
     return isinstance(gevent.getcurrent(), getattr(gevent, "Greenlet", ()))
 
 
+class Host(Protocol):
+    """Where the streams of this process are woken and their frames handed out."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is asked of it is done."""
+
+    def restart(self) -> None:
+        """Start again what has died of it.  The broker calls it about once a second."""
+
+    def call(self, act: Callable[[], None]) -> None:
+        """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
+
+    def spread(self, clients: Sequence[Any], records: Sequence[Any]) -> None:
+        """Offer records, oldest first, to each of some clients.  Called there; never waits."""
+
+
+_hosts: dict[int, Host] = {}
+
+
+def install(made: Host) -> None:
+    """Have all brokers that start in this process from now on use one host of streams."""
+    _hosts[os.getpid()] = made
+
+
+def host() -> Host:
+    """Return the host that was installed in this process; without one, a loop of its own."""
+    return _hosts.get(os.getpid()) or Loop()
+
+
 class Loop:
     """Where the streams of this process wait, and how to run something there.
 
@@ -80,8 +114,13 @@ class Loop:
     that made this object.
     """
 
+    is_alive = True
+
     def __init__(self) -> None:
         self._hub: Any = sys.modules["gevent"].get_hub() if patched() else None
+
+    def restart(self) -> None:
+        """There is nothing that could die."""
 
     def here(self) -> bool:
         """Whether the caller may wake streams by itself."""
@@ -96,6 +135,16 @@ class Loop:
             act()
         else:
             self._hub.loop.run_callback_threadsafe(act)
+
+    def spread(self, clients: Sequence[Any], records: Sequence[Any]) -> None:
+        """See :class:`Host`."""
+        if len(records) == 1:
+            record = records[0]
+            for client in clients:
+                client.offer(record)
+        else:
+            for client in clients:
+                client.offer_all(records)
 
     def on_readable(self, fd: int, act: Callable[[], None]) -> Callable[[], None] | None:
         """Call *act* on the hub whenever *fd* can be read; return the call that ends it.

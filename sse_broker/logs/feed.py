@@ -7,7 +7,6 @@ seconds, for as long as it takes: the records are still there when it is back.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sse_broker.core.ports import Listener, Lost, PositionLost, Record
+from sse_broker.core.threads import is_alive, spawn
 from sse_broker.errors import LogUnavailable
 
 __all__ = ["Feed", "Source"]
@@ -49,7 +49,7 @@ class Feed:
         self, source: Source, after: int, listener: Listener, lost: Lost, end: Callable[[], None]
     ) -> None:
         self._source = source
-        self._after = after
+        self.start = self._after = after
         self._listener = listener
         self._lost = lost
         self._end = end
@@ -57,19 +57,27 @@ class Feed:
         self._pause = 0.0
         self._said = -LOG_EVERY
         self._reads = True
-        name = f"sse-broker-feed-{os.getpid()}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._interrupted = False  # a listener may not have handed on all of its record
+        self._thread = spawn("feed", self._run)
 
     @property
     def is_healthy(self) -> bool:
         """Whether the thread lives and the log could be read when it last tried."""
-        return self._reads and self._thread.is_alive()
+        return self._reads and is_alive(self._thread)
 
     @property
     def is_stopped(self) -> bool:
         """Whether :meth:`stop` was called."""
         return self._stopped.is_set()
+
+    def restart(self) -> None:
+        """Start the thread again if it died; it goes on where it was.  One caller at a time.
+
+        Whoever was getting a record just then is told to look for it in the log.
+        """
+        if not self._stopped.is_set() and not is_alive(self._thread):
+            _log.error("the feed had died; it is started again")
+            self._thread = spawn("feed", self._run)
 
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
@@ -93,6 +101,9 @@ class Feed:
         self._end()
 
     def _step(self) -> None:
+        if self._interrupted:
+            self._lost(self._after)
+            self._interrupted = False
         try:
             records = self._source.follow(self._after)
         except PositionLost as lost:
@@ -104,7 +115,9 @@ class Feed:
             if self._stopped.is_set():
                 return
             self._after = record.position  # first, so that a listener that raises gets it once
+            self._interrupted = True
             self._listener(record)
+            self._interrupted = False
 
     def _wait(self, text: str, err: Exception | None) -> None:
         if self._stopped.is_set():  # a wait that was interrupted ends in errors of many kinds

@@ -84,7 +84,7 @@ class MemoryLog:
     def listen(self, listener: Listener, lost: Lost) -> _Following:
         """See :class:`~sse_broker.core.ports.Log`.  Nothing is ever lost here."""
         del lost
-        return _Following(self._here(), listener)
+        return self._here().listen(listener)
 
     def close(self) -> None:
         """Keep everything: there is nothing to let go of."""
@@ -104,9 +104,11 @@ class _Following:
 
     is_healthy = True
 
-    def __init__(self, life: _Life, listener: Listener) -> None:
-        self._life, self._listener = life, listener
-        life.listeners = (*life.listeners, listener)
+    def __init__(self, life: _Life, listener: Listener, start: int) -> None:
+        self._life, self._listener, self.start = life, listener, start
+
+    def restart(self) -> None:
+        """There is nothing that could die."""
 
     def stop(self) -> None:
         life = self._life
@@ -147,6 +149,12 @@ class _Life:
             self.tail = position
             self._trim_locked(limits, now)
         return record
+
+    def listen(self, listener: Listener) -> _Following:
+        with self._turn, self._lock:
+            self.listeners = (*self.listeners, listener)
+            waiting = self._waiting[0].position - 1 if self._waiting else self.tail
+            return _Following(self, listener, waiting)
 
     def hand_out(self) -> None:
         """Call the listeners with what waits, in order; the caller's own record is then out."""

@@ -1,4 +1,7 @@
-"""A client as a WSGI response body, for hosts that iterate it: threads and greenlets.
+"""A client as a WSGI response body: threads and greenlets iterate it to its end.
+
+A server that says ``sse_broker.handoff`` in its environ is given the stream after
+its first frames (:mod:`sse_broker.web.pump`); the body then ends early for it.
 
 An iterator class and not a generator: a generator that was never started never
 runs its ``finally``.  The client is registered at the first iteration and never
@@ -12,17 +15,19 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from sse_broker.core.broker import Broker
 from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
-from sse_broker.web.refusal import busy_frames
+from sse_broker.web.capacity import HANDOFF
+from sse_broker.web.ending import end_with_server
+from sse_broker.web.refusal import busy_frames, hang_up
 from sse_broker.web.watch import watch
 
-__all__ = ["Stream"]
+__all__ = ["Handoff", "Stream"]
 
 WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
 POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
@@ -32,6 +37,16 @@ KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 _log = logging.getLogger("sse_broker.stream")
 _warned_of_workers = False
+
+
+class Handoff(Protocol):
+    """What a server puts into environ to be given a stream."""
+
+    stream: Stream | None
+    """The stream that the response is, if it is one."""
+
+    def accepts(self) -> bool:
+        """Whether the server takes the stream over once its first frames are sent."""
 
 
 class Stream(Iterator[bytes]):
@@ -44,20 +59,30 @@ class Stream(Iterator[bytes]):
         topics: tuple[str, ...],
         last_event_id: str,
         environ: Mapping[str, Any],
+        *,
+        room: int = 0,
+        address: str = "",
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
+        self._room = room
+        self._address = address
         self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
         self._wait = WAIT if self._left is None else POLLED_WAIT
         self._now = broker.clock.monotonic
         self._several = bool(environ.get("wsgi.multiprocess"))
+        self._handoff = environ.get(HANDOFF)
+        if self._handoff is not None:
+            self._handoff.stream = self
+        self._handed = False
         self._reader: Reader | None = None
         self._unwatch: Callable[[], None] | None = None
         self._lock = native_lock()  # the socket is not shut down once close() has returned
         self._closed = False
+        self._refused = False
 
     def __iter__(self) -> Stream:
         return self
@@ -66,6 +91,8 @@ class Stream(Iterator[bytes]):
         reader = self._reader
         if reader is None:
             return self._first()
+        if self._handed:
+            raise StopIteration
         reader.client.last_seen = self._now()  # the last chunk was written
         while not self._closed:
             chunk = reader.next(self._wait)
@@ -80,17 +107,31 @@ class Stream(Iterator[bytes]):
         if self._closed:
             raise StopIteration
         _warn_of_workers(self._several and not self._broker.log.shared)
+        end_with_server(self._broker)
         try:
-            reader = self._broker.open(self._identity, self._topics, self._last_event_id)
+            reader = self._broker.open(
+                self._identity,
+                self._topics,
+                self._last_event_id,
+                room=self._room,
+                address=self._address,
+            )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
-            self._closed = True
+            self._closed = self._refused = True
             return busy_frames(err, self._broker.retry())
         self._reader = reader
         if self._socket is not None:
             _tune(self._socket)
+        if self._handoff is not None and self._handoff.accepts():
+            self._handed = True
+        elif self._socket is not None:
             reader.client.abort = self._abort
             self._unwatch = watch(self._socket, lambda: reader.client.cut("client_gone"))
         return reader.next(0) or b""
+
+    def hand_off(self) -> tuple[Broker, Reader] | None:
+        """Return what another writer needs to go on, if this stream is to be handed off."""
+        return (self._broker, self._reader) if self._handed and self._reader else None
 
     def close(self) -> None:
         """Take the client out.  Any thread; idempotent; waits for nothing."""
@@ -99,6 +140,8 @@ class Stream(Iterator[bytes]):
             unwatch, self._unwatch = self._unwatch, None
         if unwatch is not None:
             unwatch()
+        if self._refused:
+            hang_up(self._socket)
         if self._reader is not None:
             self._broker.unregister(self._reader.client, "client_gone")
 

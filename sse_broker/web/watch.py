@@ -16,6 +16,7 @@ Lock map
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
@@ -25,9 +26,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sse_broker.core.sync import Loop, native_lock
+from sse_broker.core.threads import is_alive, spawn
 
-__all__ = ["watch"]
+__all__ = ["is_well", "mend", "watch"]
 
+_log = logging.getLogger("sse_broker.watch")
 _watchers: dict[int, _Watcher] = {}
 
 
@@ -46,6 +49,19 @@ def watch(sock: Any, gone: Callable[[], None]) -> Callable[[], None]:
         return _watch_on_hub(sock, gone) or watcher.add(sock, gone)
     except (OSError, ValueError, KeyError):  # closed already: the next write says so
         return _nothing
+
+
+def is_well() -> bool:
+    """Whether the sockets of this process that should be watched are."""
+    watcher = _watchers.get(os.getpid())
+    return watcher is None or watcher.is_well
+
+
+def mend() -> None:
+    """Start the thread of this process again if it died."""
+    watcher = _watchers.get(os.getpid())
+    if watcher is not None:
+        watcher.mend()
 
 
 def _nothing() -> None:
@@ -104,11 +120,27 @@ class _Watcher:
         with self._lock:
             self._selector.register(fd, selectors.EVENT_READ)
             self._watched[fd] = entry
-            if self._thread is None:
-                name = f"sse-broker-watch-{os.getpid()}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+            if not is_alive(self._thread):
+                self._start_locked()
         return lambda: self._remove(fd, entry)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is a thread, if there is something to watch."""
+        return not self._watched or is_alive(self._thread)
+
+    def mend(self) -> None:
+        """Start the thread again if it died."""
+        with self._lock:
+            if not self.is_well:
+                _log.error("the watcher of sockets had died; it is started again")
+                self._start_locked()
+
+    def _start_locked(self) -> None:
+        try:
+            self._thread = spawn("watch", self._run)
+        except RuntimeError:  # no more threads: until there are, heartbeats find who left
+            self._thread = None
 
     def _remove(self, fd: int, entry: tuple[Any, Callable[[], None]]) -> None:
         with self._lock:
@@ -151,4 +183,7 @@ class _Watcher:
         if ended is not None:
             self._remove(fd, entry)
         if ended:
-            entry[1]()
+            try:
+                entry[1]()
+            except Exception:  # one stream's trouble is not the others'
+                _log.exception("a stream whose client has left could not be told")

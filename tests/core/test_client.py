@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from sse_broker import Client, InvalidConfig, Message, Target
-from sse_broker.core.client import ARROWS, State
+from sse_broker.core.client import ARROWS, TAKE_BYTES, State
 from sse_broker.core.ports import Record
 
 
@@ -139,3 +139,63 @@ def test_a_heartbeat_is_for_live_clients_only() -> None:
 def test_a_buffer_needs_room_for_one() -> None:
     with pytest.raises(InvalidConfig, match="buffer_size = 0"):
         Client(1, buffer_size=0)
+
+
+def large(position: int, size: int = TAKE_BYTES // 2) -> Record:
+    return Record(position, f"e-{position}", Message(Target.BROADCAST, "x" * size))
+
+
+def test_large_records_are_taken_in_parts_and_what_else_there_is_comes_last() -> None:
+    client = Client(1, overflow="drop_oldest", buffer_size=3)
+    for n in (1, 2, 3, 4):
+        client.offer(large(n))
+    client.close("bye")
+
+    takes = [client.take(0) for _ in range(3)]
+
+    assert [[one.position for one in took.records] for took in takes] == [[2], [3], [4]]
+    assert [took.lost_before for took in takes] == [1, 0, 0]
+    assert [took.state for took in takes] == [State.LIVE, State.LIVE, State.DRAINING]
+
+
+def test_a_heartbeat_waits_for_the_last_part() -> None:
+    client = Client(1)
+    for n in (1, 2):
+        client.offer(large(n))
+    client.beat(2)
+
+    assert [client.take(0).beat for _ in range(2)] == [None, 2]
+
+
+def test_what_the_log_can_give_again_is_let_go_of_above_so_many_bytes() -> None:
+    client = Client(1)
+    for n in (1, 2, 3):
+        client.offer(large(n))
+
+    assert not client.shed(2 * TAKE_BYTES)
+    assert client.shed(TAKE_BYTES)
+
+    assert client.state is State.BEHIND
+    assert positions(client) == []
+
+
+@pytest.mark.parametrize("overflow", ["disconnect", "drop_oldest", "drop_newest"])
+def test_other_policies_keep_what_they_have(overflow: str) -> None:
+    client = Client(1, overflow=overflow)
+    for n in (1, 2):
+        client.offer(record(n))
+
+    assert not client.shed(0)
+
+    assert positions(client) == [1, 2]
+
+
+def test_a_stream_that_ends_keeps_what_it_has() -> None:
+    client = Client(1)
+    for n in (1, 2):
+        client.offer(record(n))
+    client.close("bye")
+
+    assert not client.shed(0)
+
+    assert positions(client) == [1, 2]

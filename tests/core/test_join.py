@@ -21,7 +21,7 @@ class GatedLog(MemoryLog):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads = 0
+        self.reads = self.given = 0
         self.before: Callable[[int], None] = lambda n: None
         self.after: Callable[[int], None] = lambda n: None
 
@@ -29,6 +29,7 @@ class GatedLog(MemoryLog):
         self.reads += 1
         self.before(self.reads)
         records = super().read(after, limit)
+        self.given += len(records)
         self.after(self.reads)
         return records
 
@@ -326,7 +327,7 @@ def test_big_messages_leave_in_bounded_chunks_of_whole_frames() -> None:
     with broker:
         tab = Tab(broker).connect().read_on()
         for _ in range(8):
-            broker.broadcast("e", "x" * 100_000)
+            broker.broadcast("e", "x" * 30_000)
 
         sizes = []
         while chunk := tab.reader.next(0):
@@ -336,3 +337,36 @@ def test_big_messages_leave_in_bounded_chunks_of_whole_frames() -> None:
 
         assert len(sizes) == 4
         assert max(sizes) <= reader_module.CHUNK_BYTES
+
+
+def test_a_replay_of_large_messages_holds_one_chunk_at_a_time() -> None:
+    broker, log = make(history_size=1000)
+    with broker:
+        tab = Tab(broker).connect().read_on().leave()
+        for n in range(100):
+            broker.broadcast("e", f"{n};" + "x" * 50_000)
+        tab.connect()
+        tab.step()  # the welcome
+        start = tab.reader.cursor
+
+        while tab.step():
+            got = [event for event in tab.events if event.event == "e"]
+            assert tab.reader.cursor == start + len(got)  # nothing is held that was not given
+
+        assert [event.data.split(";")[0] for event in got] == [str(n) for n in range(100)]
+        assert log.given < 500  # at first all, then a little more than what a chunk holds
+
+
+def test_a_stuck_reader_whose_queue_was_let_go_of_goes_on_from_the_log() -> None:
+    broker, _ = make()
+    with broker:
+        tab = Tab(broker).connect().read_on()
+        say(broker, 1)
+        tab.step()
+        say(broker, *range(2, 10))
+
+        assert tab.reader.client.shed(0)
+
+        say(broker, 10)
+        tab.read_on()
+        expect(tab, 10)

@@ -287,8 +287,12 @@ def test_a_stream_that_opens_while_its_token_is_revoked_ends(url: str, monkeypat
 def test_commands_are_never_replayed_to_clients(url: str) -> None:
     with hubs(url, 1) as (_, [broker]):
         tab = Tab(broker, user=7).connect().read_on().leave()
+        witness = Tab(broker, user=8).connect().read_on()
         broker.disconnect_user(7)
         broker.send_to_user(7, "e", "after")
+        broker.send_to_user(8, "e", "the command was heard before this")
+        while not witness.data:
+            assert witness.step(10)
 
         assert tab.connect().read_on().data == ["after"]
         assert tab.count("close") == 0

@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
-from sse_broker import BrokerConfig, Client, Identity
+from sse_broker import BrokerConfig, Client, Identity, Message, Target
 from sse_broker.core.client import State
+from sse_broker.core.ports import Record
 from sse_broker.core.reaper import Reaper
 from sse_broker.testing import FakeClock
 
@@ -142,3 +143,36 @@ def test_health_is_a_living_thread_with_a_recent_sweep() -> None:
     finally:
         bench.reaper.stop()
     assert not bench.reaper.is_healthy
+
+
+def test_a_stream_that_was_told_to_end_has_the_timeout_for_it_however_much_it_takes() -> None:
+    bench, freed = Bench(), []
+    client = bench.client()
+    client.abort = lambda: freed.append(True)
+    client.close("revoked")
+    for _ in range(10):
+        client.last_seen = bench.clock.monotonic() + 30  # it takes a little now and then
+        bench.after(30)
+        assert not freed
+
+    client.last_seen = bench.clock.monotonic() + 31
+    bench.after(31)
+
+    assert freed == [True]
+    assert bench.forgotten == [(client, "timeout")]
+    assert client.reason == "revoked"
+
+
+def test_a_client_that_takes_nothing_keeps_a_megabyte_at_most() -> None:
+    bench = Bench()
+    stuck, slow = bench.client(), bench.client()
+    for client in (stuck, slow):
+        for n in range(5):
+            client.offer(Record(n, f"e-{n}", Message(Target.BROADCAST, "x" * 250_000)))
+
+    slow.last_seen += 1
+    bench.after(5)
+
+    assert stuck.state is State.BEHIND
+    assert stuck.queue.empty()
+    assert slow.queue.qsize() == 5

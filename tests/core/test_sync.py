@@ -79,3 +79,6 @@ def test_the_queue_keeps_the_contract_of_queue_queue() -> None:
     with pytest.raises(queue.Empty):
         frames.get(timeout=0.01)
     assert frames.empty()
+    frames.join()
+    with pytest.raises(ValueError, match="task_done"):
+        frames.task_done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 import time
@@ -27,16 +28,21 @@ def create_app() -> Flask:
     @app.get("/numbers")
     def numbers() -> Any:
         return jsonify(
+            pid=os.getpid(),
+            waiting=sum(len(one.queue.queue) for one in sse.broker._here()._clients()),
             clients=sse.broker.get_stats().total_clients,
             threads=len(list(Path("/proc/self/task").iterdir())),
+            rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            resident=int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
             fds=len(list(Path("/proc/self/fd").iterdir())),
         )
 
     @app.post("/burst")
     def burst() -> Any:
         size = "x" * request.args.get("size", 10, int)
+        topic = request.args.get("topic", "crowd")
         for n in range(request.args.get("n", 1, int)):
-            sse.send_to_topic("crowd", "burst", f"{n};{size}")
+            sse.send_to_topic(topic, "burst", f"{n};{size}")
         return jsonify(ok=True)
 
     @app.post("/native")

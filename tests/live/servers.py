@@ -9,6 +9,7 @@ import os
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -41,15 +42,30 @@ def until(what: Callable[[], Any], timeout: float = 10, pause: float = 0.02) -> 
 class Server:
     """One server process group on a port."""
 
-    def __init__(self, command: list[str], port: int, path: str = "/healthz", **env: str) -> None:
-        self.port, self._command, self._path = port, command, path
+    def __init__(
+        self,
+        command: list[str],
+        port: int,
+        path: str = "/healthz",
+        tls: ssl.SSLContext | None = None,
+        **env: str,
+    ) -> None:
+        self.port, self._command, self._path, self._tls = port, command, path, tls
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Server:
-        self.process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._env, start_new_session=True
-        )
+    def start(self, log: Path | None = None) -> Server:
+        """Start it and wait until it answers; what it says goes into *log*, if that is given."""
+        with contextlib.ExitStack() as stack:
+            said = None if log is None else stack.enter_context(log.open("wb"))
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._env,
+                start_new_session=True,
+                stdout=said,
+                stderr=said,
+            )
         until(self._answers, 20)
         return self
 
@@ -76,7 +92,13 @@ class Server:
     def ask(
         self, method: str, path: str, body: object = None, **headers: str
     ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection: http.client.HTTPConnection
+        if self._tls is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        else:
+            connection = http.client.HTTPSConnection(
+                "localhost", self.port, timeout=30, context=self._tls
+            )
         try:
             headers = {name.replace("_", "-"): value for name, value in headers.items()}
             payload = None
@@ -102,6 +124,8 @@ class Server:
     def stream(self, query: str = "", headers: str = "", version: str = "1.1") -> socket.socket:
         """Open a stream and return its socket."""
         sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        if self._tls is not None:
+            sock = self._tls.wrap_socket(sock, server_hostname="localhost")
         sock.sendall(
             f"GET /sse/stream?user_id={USER}{query} HTTP/{version}\r\nHost: localhost\r\n"
             f"Accept: text/event-stream\r\n{headers}\r\n".encode()
@@ -121,6 +145,11 @@ def gunicorn(port: int, *options: str, app: str = "tests.live.app:create_app()")
 HOSTS: dict[str, Callable[[int], list[str]]] = {
     "gthread": lambda port: gunicorn(port, "-k", "gthread", "--threads", "230"),
     "gevent": lambda port: gunicorn(port, "-k", "gevent", "--worker-connections", "5000"),
+    "handoff": lambda port: gunicorn(
+        port,
+        *("-k", "sse_broker.gunicorn.StreamWorker", "--threads", "4"),
+        *("--worker-connections", "5000"),
+    ),
     "werkzeug": lambda port: [sys.executable, "-m", "tests.live.app", "werkzeug", str(port)],
     "waitress": lambda port: [sys.executable, "-m", "tests.live.app", "waitress", str(port)],
     "sync": lambda port: gunicorn(port, "-k", "sync"),

@@ -12,7 +12,7 @@ from tests.live.servers import Crowd, read_until, serve, until
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize(("host", "count"), [("gthread", 200), ("gevent", 1000)])
+@pytest.mark.parametrize(("host", "count"), [("gthread", 200), ("gevent", 1000), ("handoff", 2000)])
 def test_a_broadcast_reaches_all_and_nothing_is_left_of_them(host: str, count: int) -> None:
     with serve(host, SSE_HEARTBEAT_INTERVAL="5", SSE_CLIENT_TIMEOUT="10") as server:
         warm = Crowd(server, 20)
@@ -41,7 +41,7 @@ def test_a_broadcast_reaches_all_and_nothing_is_left_of_them(host: str, count: i
         )
 
 
-@pytest.mark.parametrize("host", ["gthread", "gevent"])
+@pytest.mark.parametrize("host", ["gthread", "gevent", "handoff"])
 def test_a_reader_that_stops_loses_only_its_own_stream(host: str) -> None:
     with serve(host, SSE_HEARTBEAT_INTERVAL="5", SSE_CLIENT_TIMEOUT="10") as server:
         crowd = Crowd(server, 20)

@@ -9,12 +9,13 @@ import struct
 
 import pytest
 
+from tests.live import servers
 from tests.live.conftest import need
-from tests.live.servers import USER, Crowd, Server, read_until, serve, until
+from tests.live.servers import TOKEN, USER, Crowd, Server, free_port, read_until, serve, until
 
 pytestmark = pytest.mark.live
 
-HOSTS = ["gthread", "gevent", "werkzeug", "waitress"]
+HOSTS = ["gthread", "gevent", "handoff", "werkzeug", "waitress"]
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -30,7 +31,7 @@ def clients(server: Server) -> int:
 
 def test_a_stream_begins_at_once_and_delivers(server: Server) -> None:
     sock = server.stream("&topics=a:*")
-    head = read_until(sock, b'"resumed":false}\n\n', 2)
+    head = read_until(sock, b"}\n\n", 2)
     server.publish(target="topic", topic="a:b", event="hello", data={"n": 1})
 
     got = read_until(sock, b'data: {"n":1}\n\n', 2)
@@ -50,7 +51,7 @@ def test_http_1_0_gets_bytes_without_chunks(server: Server) -> None:
     if server.host == "werkzeug":
         pytest.skip("werkzeug's development server sends chunks to HTTP/1.0 clients")
     sock = server.stream("&topics=old", version="1.0")
-    head = read_until(sock, b'"resumed":false}\n\n')
+    head = read_until(sock, b"}\n\n")
     assert b"transfer-encoding" not in head.lower()
 
     server.publish(target="topic", topic="old", data="x")
@@ -150,7 +151,7 @@ def test_curl_shows_the_stream(server: Server) -> None:
         process.stdout.close()
 
 
-@pytest.mark.parametrize("host", ["gthread", "gevent"])
+@pytest.mark.parametrize("host", ["gthread", "gevent", "handoff"])
 def test_a_failing_after_request_leaves_no_client(host: str) -> None:
     with serve(host) as server:
         server.ask("POST", "/raise")
@@ -185,13 +186,11 @@ def test_a_native_thread_wakes_the_streams_of_an_idle_hub() -> None:
     print(f"native thread to socket: median {1000 * sorted(delays)[15]:.2f} ms")
 
 
-@pytest.mark.parametrize("host", ["gthread", "gevent"])
+@pytest.mark.parametrize("host", ["gthread", "gevent", "handoff"])
 def test_a_broker_made_and_used_before_the_fork_works_in_every_worker(host: str) -> None:
-    from tests.live.servers import TOKEN, free_port, gunicorn
-
     port = free_port()
-    kind = ["-k", host, "--threads", "8", "--workers", "2", "--preload"]
-    command = gunicorn(port, *kind, app="tests.live.preloaded:app")
+    options = ["--threads", "8", "--workers", "2", "--preload"]
+    command = [*servers.HOSTS[host](port)[:-1], *options, "tests.live.preloaded:app"]
     server = Server(command, port, SSE_PUBLISH_TOKEN=TOKEN)
     server.start()
     try:
@@ -205,10 +204,8 @@ def test_a_broker_made_and_used_before_the_fork_works_in_every_worker(host: str)
 
 
 def test_metrics_are_of_all_workers(tmp_path) -> None:
-    from tests.live.servers import TOKEN, free_port, gunicorn
-
     port = free_port()
-    command = gunicorn(port, "-k", "gthread", "--threads", "16", "--workers", "2")
+    command = servers.gunicorn(port, "-k", "gthread", "--threads", "16", "--workers", "2")
     env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "SSE_PUBLISH_TOKEN": TOKEN}
     server = Server(command, port, **env).start()
     try:

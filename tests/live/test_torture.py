@@ -10,7 +10,10 @@ from tests.live.conftest import need
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.parametrize(("log", "worker"), [("sqlite", "gthread"), ("redis", "gevent")])
+@pytest.mark.parametrize(
+    ("log", "worker"),
+    [("sqlite", "gthread"), ("redis", "gevent"), ("sqlite", "handoff"), ("redis", "handoff")],
+)
 def test_nothing_acknowledged_is_missing_doubled_or_out_of_order(
     log: str, worker: str, capfd
 ) -> None:

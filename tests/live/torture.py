@@ -38,6 +38,11 @@ from tests.live.redis_server import RedisServer
 from tests.live.servers import ROOT, USER, Server, free_port, gunicorn
 
 TOPIC = "torture"
+WORKERS = {
+    "gthread": "gthread",
+    "gevent": "gevent",
+    "handoff": "sse_broker.gunicorn.StreamWorker",
+}
 PUBLISHER = "tests.live.torture_publisher"
 TMPFS = 24 * 1024 * 1024  # bytes of the folder that runs full
 
@@ -374,7 +379,7 @@ def run(args: argparse.Namespace, folder: Path) -> collections.Counter:
     faults = Faults(dice)
     with LOGS[args.log](folder, faults) as url:
         port = free_port()
-        options = ["-k", args.worker, "--workers", str(args.workers), "--threads", "256"]
+        options = ["-k", WORKERS[args.worker], "--workers", str(args.workers), "--threads", "256"]
         server = Server(
             gunicorn(port, *options, app="tests.live.torture_app:create_app()"),
             port,
@@ -433,7 +438,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--log", choices=LOGS, default="sqlite")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--worker", choices=("gthread", "gevent"), default="gthread")
+    parser.add_argument("--worker", choices=WORKERS, default="gthread")
     parser.add_argument("--publishers", type=int, default=3)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--rate", type=float, default=15, help="messages per second and publisher")

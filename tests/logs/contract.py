@@ -315,3 +315,37 @@ class LogContract:
 
         assert tab.data == [str(n) for n in range(600)]
         assert tab.count("reset") == tab.count("dropped") == 0
+
+    def test_a_fresh_stream_is_welcomed_where_its_process_began_to_listen(self) -> None:
+        """What another process records while a broker starts is behind the welcome, or arrives."""
+        listen, early = self.log.listen, []
+
+        def recorded_before(*args):
+            early.append(self.log.append(message("early")).position)
+            return listen(*args)
+
+        self.log.listen = recorded_before  # type: ignore[method-assign]
+        with Hub(log=self.log) as broker:
+            tab = Tab(broker).connect().read_on()
+
+        welcome = next(event for event in tab.events if event.event == "welcome")
+        assert self.log.locate(welcome.id) >= early[0] or tab.data == ["early"]
+
+    def test_a_listener_gets_everything_after_the_position_it_was_told(self) -> None:
+        self.fill(3)
+        got: list[int] = []
+        done = threading.Event()
+
+        def listen(record) -> None:
+            got.append(record.position)
+            if len(got) == 2:
+                done.set()
+
+        following = self.log.listen(listen, self.fail_on_loss)
+        start = following.start
+        after = self.fill(2)
+        assert done.wait(10)
+        following.stop()
+
+        assert got == after
+        assert [record.position for record in self.log.read(start, 10)] == after

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 
 from sse_broker.core.sync import native_lock
+from sse_broker.core.threads import spawn
 from sse_broker.errors import LogUnavailable, QueueFull
 from sse_broker.wire.command import Command
 from sse_broker.wire.message import Message
@@ -62,8 +63,7 @@ class Buffer:
             atexit.register(self.flush, FLUSH, os.getpid())
         if start:
             _log.warning("the log is away; messages wait in this process")
-            name = f"sse-broker-buffer-{os.getpid()}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+            spawn("buffer", self._run)
 
     def flush(self, timeout: float, pid: int = 0) -> None:
         """Wait until nothing waits, at most *timeout* seconds; log what is left."""
@@ -73,6 +73,14 @@ class Buffer:
             _log.error("%d messages were not recorded: the log is away", len(self._waiting))
 
     def _run(self) -> None:
+        try:
+            self._drain()
+        except BaseException:
+            with self._lock:
+                self._runs = False  # the next message starts another thread
+            raise
+
+    def _drain(self) -> None:
         while self._waiting:
             try:
                 self._send(self._waiting[0])

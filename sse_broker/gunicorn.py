@@ -1,0 +1,338 @@
+"""gunicorn: a worker whose streams leave their threads.
+
+``gunicorn -k sse_broker.gunicorn.StreamWorker --threads 4 --worker-connections 20000 app:app``
+
+A ``gthread`` worker like gunicorn's own, for any app.  When the response is a
+stream of this library, gunicorn sends its headers and first frames; then the
+socket goes to the pump (:mod:`sse_broker.web.pump`) and the thread is free, as with
+``wsgi.file_wrapper``.  The connection stays counted in ``worker_connections``; its
+access-log line, ``post_request`` and the response's ``close()`` come at the
+stream's end, with the bytes and the time of all of it.
+
+Connections that gunicorn closes gracefully (it waits up to 2 s for each, since
+26.0 on the worker's main thread) are closed by the pump, so that clients which
+do not close their end stop nobody.
+
+If this gunicorn is not as expected the worker is a plain ``gthread`` one and says
+so once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gunicorn import util
+from gunicorn.glogging import Logger
+from gunicorn.http.wsgi import Response
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from sse_broker.core import sync
+from sse_broker.core.broker import Broker
+from sse_broker.core.reader import Reader
+from sse_broker.web.capacity import HANDOFF
+from sse_broker.web.pump import Pump
+from sse_broker.web.stream import Stream
+
+__all__ = ["StreamWorker"]
+
+_ACCESS_LOGS = ("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "syslog")
+
+_log = logging.getLogger("sse_broker.gunicorn")
+
+
+class Detach(BaseException):
+    """Leaves a request's thread with its stream; gunicorn catches no BaseException."""
+
+    def __init__(self, handoff: _Handoff) -> None:
+        super().__init__()
+        self.handoff = handoff
+
+
+class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """A gthread worker that hands streams off to one pump thread."""
+
+    cfg: Any
+    log: Any
+    wsgi: Any
+    pump: Pump | None = None
+    keeps_requests = False
+
+    def init_process(self) -> None:
+        """Start the pump, which has to be there before the app is loaded; then run."""
+        trouble = incompatibility()
+        if trouble:
+            _log.warning("streams stay in their threads: this gunicorn %s", trouble)
+        else:
+            self.pump = Pump()
+            self.pump.start()
+            sync.install(self.pump)
+            self.keeps_requests = _wants_the_end(self.cfg, self.log)
+            self.cfg = _Settings(self.cfg)
+            self.log = _Log(self.log)
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until told to stop; end the pump with the last connection."""
+        try:
+            super().run()
+        finally:
+            if self.pump is not None:
+                self.pump.stop()
+
+    def load_wsgi(self) -> None:
+        """Load the app, and offer each of its requests the hand-off."""
+        super().load_wsgi()
+        app = self.wsgi
+        if self.pump is None:
+            return
+
+        def offering(environ: dict[str, Any], start_response: Any) -> Any:
+            response = getattr(start_response, "__self__", None)
+            if type(response) is not Response:  # HTTP/2 has one of its own
+                return app(environ, start_response)
+            handoff = environ[HANDOFF] = _Handoff(self, response, environ)
+            body = app(environ, start_response)
+            return body if handoff.stream is None else _Tail(body, handoff)
+
+        self.wsgi = offering
+
+    def handle(self, conn: Any) -> Any:
+        """Serve a request on its thread; if its response is a stream, hand that off."""
+        try:
+            return super().handle(conn)
+        except Detach as leaving:
+            leaving.handoff.adopt(conn.sock)
+            return leaving
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Look after a connection whose thread is through with it.  On the main thread."""
+        if self.pump is not None:
+            if not fs.cancelled() and not fs.exception() and isinstance(fs.result(), Detach):
+                return  # still counted; it is the pump's
+            conn.close = _Closing(self.pump, conn)
+        super().finish_request(conn, fs)
+
+    def handed_back(self) -> None:
+        """Count a connection of the pump's as closed.  Any thread."""
+        self.method_queue.defer(self._one_less)
+
+    def _one_less(self) -> None:
+        self.nr_conns -= 1
+
+
+class _Closing:
+    """A connection's ``close()``, with the wait for its peer left to the pump."""
+
+    __slots__ = ("_conn", "_pump")
+
+    def __init__(self, pump: Pump, conn: Any) -> None:
+        self._pump, self._conn = pump, conn
+
+    def __call__(self, graceful: bool = False) -> None:
+        if graceful:
+            self._pump.linger(self._conn.sock)
+        else:
+            util.close(self._conn.sock)
+
+
+class _Handoff:
+    """One request's offer to take its stream over, and what is left of the request then."""
+
+    __slots__ = (
+        "_began",
+        "_environ",
+        "_late",
+        "_request",
+        "_response",
+        "_worker",
+        "body",
+        "stream",
+    )
+
+    def __init__(self, worker: StreamWorker, response: Any, environ: dict[str, Any]) -> None:
+        self._worker, self._response, self._environ = worker, response, environ
+        self._began = dt.datetime.now()
+        self._request: Any = None
+        self._late = False
+        self.stream: Stream | None = None
+        self.body: Any = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the stream has left, so that what ends its request has to wait."""
+        return self._late
+
+    def accepts(self) -> bool:
+        """Whether the frames may go to the socket as they are."""
+        response, pump = self._response, self._worker.pump
+        names = {name.lower() for name, _ in response.headers}
+        if response.status_code != 200 or response.response_length is not None:
+            return False
+        if "content-encoding" in names or pump is None:
+            return False
+        pump.start()  # again, should it ever have died
+        response.force_close()  # nothing is asked on this connection after the stream
+        return True
+
+    def leave(self, body: Any) -> None:
+        """Leave the thread.
+
+        :raises Detach: always.
+        """
+        self._late = True
+        self.body = body
+        raise Detach(self)
+
+    def keep(self, request: Any) -> None:
+        """Note the request whose end will have to be told."""
+        self._request = request
+
+    def adopt(self, sock: Any) -> None:
+        """Give the socket and the stream to the pump."""
+        stream, worker, response = self.stream, self._worker, self._response
+        assert stream is not None
+        assert worker.pump is not None
+        handed = stream.hand_off()
+        assert handed is not None
+        broker, reader = handed
+        late = None
+        if worker.keeps_requests or self.body is not stream:
+            late = self
+        end = _End(worker, broker, reader, late)
+        worker.pump.adopt(reader, sock, bool(response.chunked), end)
+
+    def conclude(self, written: int) -> None:
+        """Do what was put off: close the body, write the access line, call the hook."""
+        if self.body is not self.stream and hasattr(self.body, "close"):
+            self.body.close()
+        worker, response = self._worker, self._response
+        if not worker.keeps_requests:
+            return
+        response.sent += written
+        took = dt.datetime.now() - self._began
+        worker.log.access_now(response, self._request, self._environ, took)
+        worker.cfg.post_request_now(worker, self._request, self._environ, response)
+
+
+class _End:
+    """What is done at a handed-off stream's end, on a side thread."""
+
+    __slots__ = ("_broker", "_late", "_reader", "_worker")
+
+    def __init__(
+        self, worker: StreamWorker, broker: Broker, reader: Reader, late: _Handoff | None
+    ) -> None:
+        self._worker, self._broker, self._reader, self._late = worker, broker, reader, late
+
+    def __call__(self, written: int) -> None:
+        try:
+            self._broker.unregister(self._reader.client, "client_gone")
+            if self._late is not None:
+                self._late.conclude(written)
+        finally:
+            self._worker.handed_back()
+
+
+class _Tail(Iterator[bytes]):
+    """A stream's body as gunicorn iterates it; at the end of its first frames it leaves."""
+
+    def __init__(self, body: Any, handoff: _Handoff) -> None:
+        self._body, self._items, self._handoff = body, iter(body), handoff
+
+    def __next__(self) -> bytes:
+        try:
+            item: bytes = next(self._items)
+        except StopIteration:
+            stream = self._handoff.stream
+            if stream is not None and stream.hand_off() is not None:
+                self._handoff.leave(self._body)
+            raise
+        return item
+
+    def close(self) -> None:
+        """Close the body, unless it lives on."""
+        if not self._handoff.is_taken and hasattr(self._body, "close"):
+            self._body.close()
+
+
+def _handed(environ: dict[str, Any]) -> _Handoff | None:
+    handoff = environ.get(HANDOFF)
+    return handoff if isinstance(handoff, _Handoff) and handoff.is_taken else None
+
+
+class _Log:
+    """gunicorn's logger, with the access line of a stream put off to its end."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self.access_now: Callable[..., None] = log.access
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
+        """Write the access line of a request that is over."""
+        handoff = _handed(environ)
+        if handoff is None:
+            self.access_now(resp, req, environ, request_time)
+        else:
+            handoff.keep(req)
+
+
+class _Settings:
+    """gunicorn's settings, with ``post_request`` of a stream put off to its end."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cfg, name)
+
+    @property
+    def post_request_now(self) -> Callable[..., None]:
+        """The hook itself."""
+        hook: Callable[..., None] = self._cfg.post_request
+        return hook
+
+    @property
+    def post_request(self) -> Callable[..., None]:
+        """The hook, for requests that are over."""
+
+        def hook(worker: Any, req: Any, environ: dict[str, Any], resp: Any) -> None:
+            if _handed(environ) is None:
+                self.post_request_now(worker, req, environ, resp)
+
+        return hook
+
+
+def _wants_the_end(cfg: Any, log: Any) -> bool:
+    """Whether anybody is told of a request's end; if not, nothing of it is kept."""
+    hook = cfg.settings["post_request"]
+    if hook.get() is not hook.default or type(log) is not Logger:  # statsd has a logger of its own
+        return True
+    return any(getattr(cfg, name, None) for name in _ACCESS_LOGS)
+
+
+def incompatibility() -> str:
+    """Return what of this gunicorn is not as hand-off needs it; empty if all is."""
+    wanted = {
+        "handle": ["self", "conn"],
+        "handle_request": ["self", "req", "conn"],
+        "finish_request": ["self", "conn", "fs"],
+        "enqueue_req": ["self", "conn"],
+    }
+    for name, arguments in wanted.items():
+        method = getattr(ThreadWorker, name, None)
+        if method is None or list(inspect.signature(method).parameters) != arguments:
+            return f"has another ThreadWorker.{name}"
+    if not hasattr(TConn, "close") or hasattr(TConn, "__slots__"):
+        return "has other connections"
+    probe = Response(None, None, None)
+    for name in ("chunked", "must_close", "sent", "headers", "response_length"):
+        if not hasattr(probe, name):
+            return f"has responses without {name}"
+    return ""

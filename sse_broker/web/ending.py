@@ -1,0 +1,80 @@
+"""Ends the streams of a process whose server wants to end.
+
+gunicorn tells nobody in a worker that it stops; but the worker's ``alive`` turns
+false for a SIGTERM as for HUP, ``max_requests`` and ``--reload``.  So a thread looks
+at it ten times a second, and stops the brokers as soon as it does.  Elsewhere the
+interpreter's exit stops them: with Ctrl-C on a development server, or waitress.
+
+Nothing has to be configured for this.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import Any
+
+from sse_broker.core.broker import Broker
+from sse_broker.core.threads import spawn
+from sse_broker.web.worker import gunicorn_worker
+
+__all__ = ["end_with_server"]
+
+LOOK_EVERY = 0.1  # seconds
+
+_endings: dict[int, _Ending] = {}
+
+
+def end_with_server(broker: Broker) -> None:
+    """Stop *broker* in this process when its server does.  Idempotent; cheap when repeated."""
+    pid = os.getpid()
+    ending = _endings.get(pid)
+    if ending is None:  # setdefault is one step; a lock could be stuck after a fork
+        ending = _endings.setdefault(pid, _Ending())
+    ending.add(broker)
+
+
+class _Ending:
+    """The brokers of one process, and what waits for the server's end."""
+
+    def __init__(self) -> None:
+        self._brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_at_exit = False
+        self._pause = threading.Event()
+
+    def add(self, broker: Broker) -> None:
+        if broker in self._brokers:
+            return
+        self._brokers.add(broker)
+        worker = gunicorn_worker()
+        with self._starting:
+            if not self._is_at_exit:
+                self._is_at_exit = True
+                atexit.register(self._at_exit, os.getpid())
+            if worker is not None and self._thread is None:
+                self._thread = spawn("ending", lambda: self._watch(worker))
+
+    def _watch(self, worker: Any) -> None:
+        while worker.alive:
+            self._pause.wait(LOOK_EVERY)
+        self._stop()
+
+    def _at_exit(self, pid: int) -> None:
+        if pid == os.getpid():
+            for broker in list(self._brokers):  # in turn: no thread can be started any more
+                broker.stop()
+
+    def _stop(self) -> None:
+        """Stop all at once: each may have to wait for a stream that is stuck."""
+        threads = [
+            threading.Thread(target=broker.stop, name="sse-broker-stop", daemon=True)
+            for broker in list(self._brokers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)

@@ -1,0 +1,357 @@
+"""The pump, turned by hand: what a sink's peer reads, whatever its socket takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+
+import pytest
+
+from sse_broker import Broker, BrokerConfig, Identity
+from sse_broker.core import sync
+from sse_broker.core.client import State
+from sse_broker.testing import read_events
+from sse_broker.web import pump as pump_module
+from sse_broker.web.pump import Pump
+from tests.core.streams import LIBRARY
+
+
+class Now:
+    """A side that does everything at once, so that a test sees it in order."""
+
+    def submit(self, call) -> None:
+        call()
+
+    def stop(self) -> None:
+        pass
+
+
+class Rig:
+    def __init__(self, monkeypatch, **settings) -> None:
+        self.pump = Pump()
+        self.pump.side = Now()
+        monkeypatch.setitem(sync._hosts, __import__("os").getpid(), self.pump)
+        self.broker = Broker(BrokerConfig(**settings))
+        self.ended: list[int] = []
+
+    def open(self, *, user=1, topics=(), last_event_id="", chunked=False, small=False) -> Peer:
+        ours, theirs = socket.socketpair()
+        if small:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        theirs.setblocking(False)
+        reader = self.broker.open(Identity(user), topics, last_event_id)
+        first = reader.next(0)
+        self.pump.adopt(reader, ours, chunked, self.ended.append)
+        self.turn()
+        return Peer(self, theirs, reader.client, first)
+
+    def turn(self, times: int = 4) -> None:
+        for _ in range(times):
+            self.pump.post(lambda: None)  # so that polling does not wait
+            self.pump.turn()
+
+
+class Peer:
+    def __init__(self, rig: Rig, sock: socket.socket, client, first: bytes) -> None:
+        self.rig, self.sock, self.client, self.got = rig, sock, client, first
+        self.closed = False
+
+    def read(self) -> Peer:
+        """Read and turn until nothing comes."""
+        idle = 0
+        while idle < 3 and not self.closed:
+            self.rig.turn(1)
+            try:
+                piece = self.sock.recv(65_536)
+            except BlockingIOError:
+                idle += 1
+                continue
+            except ConnectionResetError:
+                piece = b""
+            self.closed = not piece
+            self.got += piece
+            idle = 0
+        return self
+
+    @property
+    def events(self):
+        return read_events(self.got)
+
+    @property
+    def data(self) -> list[str]:
+        return [event.data for event in self.events if event.event not in LIBRARY]
+
+    @property
+    def sink(self):
+        return self.client.sink
+
+
+@pytest.fixture
+def rig(monkeypatch):
+    made = []
+
+    def make(**settings) -> Rig:
+        made.append(Rig(monkeypatch, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.broker.stop(timeout=0)
+        one.turn()
+        one.pump.stop()
+        for fd in list(one.pump._by_fd):
+            one.pump._by_fd[fd].sock.close()
+
+
+@pytest.mark.parametrize("send", ["c", "python"])
+def test_a_ready_sink_is_written_to_at_once_and_its_queue_stays_empty(
+    rig, monkeypatch, send
+) -> None:
+    if send == "python":
+        monkeypatch.setattr(pump_module, "_SEND", None)
+    rig = rig()
+    peer = rig.open()
+    assert peer.sink.ready
+
+    rig.broker.broadcast("e", "1")
+    rig.broker.broadcast("e", "2")
+
+    assert peer.read().data == ["1", "2"]
+    assert peer.client.sent == 2
+    assert not peer.client.queue.queue
+
+
+def test_what_waits_together_is_one_chunk(rig) -> None:
+    rig = rig()
+    peer = rig.open(chunked=True)
+
+    for n in range(20):
+        rig.broker.broadcast("e", str(n))
+    peer.read()
+
+    body = peer.got.partition(b"}\n\n")[2]
+    assert re.fullmatch(rb"[0-9a-f]+\r\n(id: .*\nevent: e\ndata: \d+\n\n){20}\r\n", body)
+
+
+def test_a_blocked_sink_gets_everything_in_order_once_it_reads(rig) -> None:
+    rig = rig(client_buffer_size=8, history_size=10_000, history_bytes=0)
+    slow, quick = rig.open(small=True), rig.open(user=2)
+    pad = "x" * 500
+
+    for n in range(300):
+        rig.broker.broadcast("e", f"{n} {pad}")
+        quick.read()
+
+    assert len(quick.data) == 300
+    assert slow.client.state is State.BEHIND  # 8 frames wait, the rest is in the log
+    assert len(slow.client.queue.queue) <= 8
+    slow.read()
+    assert [one.split()[0] for one in slow.data] == [str(n) for n in range(300)]
+    assert slow.sink.ready
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("drop_oldest", "last"), ("drop_newest", "first")])
+def test_a_blocked_sink_is_told_what_was_dropped(rig, policy, kept) -> None:
+    rig = rig(client_buffer_size=4, overflow=policy)
+    peer = rig.open(small=True)
+
+    for n in range(200):
+        rig.broker.broadcast("e", f"{n} {'x' * 500}")
+        rig.turn(1)
+    peer.read()
+
+    (dropped,) = [event for event in peer.events if event.event == "dropped"]
+    numbers = [int(one.split()[0]) for one in peer.data]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + int(re.sub(r"\D", "", dropped.data)) == 200
+    assert (199 in numbers) == (kept == "last")
+
+
+def test_replay_and_live_are_joined(rig) -> None:
+    rig = rig(history_size=1000)
+    first = rig.broker.broadcast("e", "0")
+    for n in range(1, 700):
+        rig.broker.broadcast("e", str(n))
+
+    peer = rig.open(last_event_id=first)
+    rig.broker.broadcast("e", "700")
+
+    assert peer.read().data == [str(n) for n in range(1, 701)]
+    assert peer.sink.ready
+
+
+def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> None:
+    rig = rig()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    reader = rig.broker.open(Identity(1))
+    first = reader.next(0)
+    rig.broker.broadcast("e", "between")
+    rig.turn()
+    rig.pump.adopt(reader, ours, False, rig.ended.append)
+
+    assert Peer(rig, theirs, reader.client, first).read().data == ["between"]
+
+
+def test_an_orderly_end_says_so_and_lets_the_peer_close_first(rig) -> None:
+    rig = rig()
+    peer = rig.open(chunked=True)
+    rig.broker.broadcast("e", "1")
+    rig.turn()
+
+    peer.client.close("expired")
+    peer.read()
+
+    assert peer.got.endswith(b"0\r\n\r\n")
+    assert peer.got.index(b"data: 1\n") < peer.got.index(b'{"reason":"expired"}')
+    assert peer.closed
+    assert len(rig.ended) == 1
+    assert len(rig.pump._by_fd) == 1  # the socket that lingers
+    peer.sock.close()
+    rig.turn()
+    assert not rig.pump._by_fd
+
+
+def test_stopping_comes_after_what_was_sent_before(rig) -> None:
+    rig = rig()
+    peer = rig.open()
+    rig.broker.broadcast("e", "the last word")
+
+    stopping = threading.Thread(target=rig.broker.stop, args=(10,))
+    stopping.start()
+    while stopping.is_alive():
+        rig.turn(1)
+
+    assert peer.client.state is State.CLOSED
+    assert peer.read().data == ["the last word"]
+
+
+def test_a_cut_sink_is_not_flushed(rig) -> None:
+    rig = rig()
+    peer = rig.open(small=True, chunked=True)
+    for n in range(100):
+        rig.broker.broadcast("e", f"{n} {'x' * 500}")
+    rig.turn()
+    assert peer.sink.out is not None
+
+    peer.client.cut("timeout")
+    rig.turn()
+
+    assert not rig.pump._by_fd
+    assert len(rig.ended) == 1
+    assert not peer.read().got.endswith(b"0\r\n\r\n")
+
+
+def test_a_peer_that_closes_is_noticed_without_a_write(rig) -> None:
+    rig = rig()
+    peer = rig.open()
+
+    peer.sock.close()
+    rig.turn()
+
+    assert peer.client.state is State.CLOSED
+    assert peer.client.reason == "client_gone"
+    assert len(rig.ended) == 1
+
+
+def test_what_a_peer_says_after_its_request_is_dropped(rig) -> None:
+    rig = rig()
+    peer = rig.open()
+
+    peer.sock.send(b"GET /again HTTP/1.1\r\n\r\n" * 100)
+    rig.turn()
+    rig.broker.broadcast("e", "1")
+
+    assert peer.read().data == ["1"]
+
+
+def test_a_heartbeat_is_written(rig) -> None:
+    rig = rig()
+    peer = rig.open()
+
+    peer.client.beat(0)
+
+    assert [event.event for event in peer.read().events] == ["welcome", "heartbeat"]
+    assert peer.sink.ready
+
+
+def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypatch) -> None:
+    rig, asked = rig(), []
+    calls: list = []
+    rig.pump.side.submit = calls.append
+    rig.broker._authorizer = lambda identity, topic: asked.append(topic) or topic == "a:1"
+    peer = rig.open(topics=["a:*"])
+    asked.clear()
+
+    rig.broker.send_to_topic("a:1", "e", "yes")
+    rig.broker.send_to_topic("a:2", "e", "no")
+    rig.turn()
+    assert not asked
+    while calls:
+        calls.pop(0)()
+        rig.turn()
+
+    assert peer.read().data == ["yes"]
+    assert asked == ["a:1", "a:2"]
+
+
+def test_a_host_that_is_far_behind_sends_its_streams_to_the_log(rig, monkeypatch) -> None:
+    from sse_broker.core import process
+
+    monkeypatch.setattr(process, "MOST_WAITING", 50)
+    rig = rig(history_size=1000)
+    peer = rig.open()
+
+    for n in range(200):  # the pump does not turn meanwhile
+        rig.broker.broadcast("e", str(n))
+
+    assert len(rig.broker._here()._incoming) <= 51
+    assert peer.read().data == [str(n) for n in range(200)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_pump_is_reported_and_can_be_started_again(rig, monkeypatch) -> None:
+    rig = rig()
+    peer = rig.open()
+    monkeypatch.setattr(rig.pump, "turn", lambda: sys.exit())  # no Exception, so nothing stops it
+    rig.pump.start()
+    rig.pump._thread.join(5)
+    assert not rig.broker.health()["streams"]
+    monkeypatch.undo()
+
+    rig.pump.start()
+
+    assert rig.broker.health()["streams"]
+    rig.broker.broadcast("e", "1")
+    peer.sock.settimeout(5)
+    assert b"data: 1\n" in peer.sock.recv(1000)
+    rig.pump.stop()
+
+
+def test_a_trouble_with_one_stream_is_not_the_others(rig, monkeypatch) -> None:
+    rig = rig()
+    bad, good = rig.open(), rig.open(user=2)
+    monkeypatch.setattr(type(bad.client.sink.reader), "next", _raise_for(bad.client))
+    bad.client.beat(0)
+    rig.turn()
+
+    rig.broker.broadcast("e", "1")
+
+    assert good.read().data == ["1"]
+    assert bad.client.state is State.CLOSED
+
+
+def _raise_for(client):
+    from sse_broker.core.reader import Reader
+
+    real = Reader.next
+
+    def next_(self, timeout):
+        if self.client is client:
+            raise RuntimeError("on purpose")
+        return real(self, timeout)
+
+    return next_
