@@ -243,13 +243,11 @@
       if (connection !== this.#connection) return;
       this.#drop();
       if (outcome.final) this.#stop(outcome.reason, outcome.status);
-      else if (outcome.again) this.#repeat();
-      else this.#wait(outcome);
-    }
-
-    #repeat() {
-      this.#renewed = true;                // refused again, they are no good
-      this.#run();
+      else if (!outcome.again) this.#wait(outcome);
+      else {
+        this.#renewed = true;              // refused again, the credentials are no good
+        this.#run();
+      }
     }
 
     // What the server asked for is kept as it is; failures wait by full jitter, so that
@@ -348,9 +346,6 @@
     return Math.min(MAX_RETRY, Math.max(0, wait || 0));
   }
 
-  globalThis.SSEBroker = Object.freeze({
-    Parser,
-    Stream,
-    connect: (url, options) => new Stream(url, options),
-  });
+  const connect = (url, options) => new Stream(url, options);
+  globalThis.SSEBroker = Object.freeze({ connect, Parser });
 })();

@@ -206,6 +206,22 @@ def test_some_answers_stop_and_others_wait(site) -> None:
         assert len(page.asked(f"/{status}")) == 1
 
 
+def test_a_full_house_is_waited_out(site) -> None:
+    page, _ = site(SSE_MAX_CONNECTIONS="1")
+    page.connect("first")
+    until(lambda: page.of("first", "stream.state") == "open")
+    page.connect("second")
+    until(lambda: page.of("second", "states"))
+    page.run("first.stream.close()")
+
+    until(lambda: page.of("second", "stream.state") == "open", 20)
+
+    states = page.of("second", "states")
+    assert "too many connections" in states[0][1]
+    assert [state[0] for state in states].count("open") == 1
+    assert len(page.asked("/sse/stream")) >= 2  # the first, and the refusal of the second
+
+
 def test_an_id_that_proves_nothing_is_a_reset(site) -> None:
     page, server = site()
     page.connect("stale")
