@@ -22,11 +22,13 @@ from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, PositionLost, SystemClock
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
+from sse_broker.core.sync import patched
 from sse_broker.errors import (
     AuthenticationFailed,
     InvalidMessage,
     LogUnavailable,
     MessageTooLarge,
+    StreamingUnsupported,
     TopicForbidden,
     TopicsNotEnabled,
 )
@@ -100,8 +102,9 @@ class Broker:
         Not needed before the first stream or to send.
 
         :raises LogUnavailable: the log cannot be read.
+        :raises StreamingUnsupported: gevent has patched the standard library too late.
         """
-        self._here().start()
+        self._here_for_streams().start()
 
     def stop(self, timeout: float | None = None) -> None:
         """End every stream of this process in order, then its threads.  Idempotent.
@@ -294,7 +297,7 @@ class Broker:
         :raises TopicsNotEnabled: it has topics and ``enable_topics`` is off.
         :raises BrokerStopped: the broker is stopped.
         """
-        self._here().register(client)
+        self._here_for_streams().register(client)
 
     def unregister(self, client: Client, reason: str = "unregistered") -> None:
         """Take a client out.  Idempotent."""
@@ -325,7 +328,7 @@ class Broker:
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
         """
-        self._here().check_room(identity, room=room, address=address)
+        self._here_for_streams().check_room(identity, room=room, address=address)
 
     def refused(self, setting: str, *, publish: bool = False) -> None:
         """Count a stream, or a publish, that a host refused because of *setting*."""
@@ -356,7 +359,7 @@ class Broker:
         :raises BrokerStopped: the broker is stopped.
         :raises LogUnavailable: the log cannot be read now.
         """
-        here = self._here()
+        here = self._here_for_streams()
         here.ensure_running()
         start, lost = self._locate(last_event_id)
         client = Client(
@@ -471,9 +474,29 @@ class Broker:
         pid = os.getpid()
         process = self._processes.get(pid)
         if process is None:  # setdefault is one step; a lock could be stuck after a fork
-            made = Process(self, self.config, self.log, self._clock, self._ticks)
-            process = self._processes.setdefault(pid, made)
+            process = self._processes.setdefault(pid, self._make())
         return process
+
+    def _make(self) -> Process:
+        return Process(self, self.config, self.log, self._clock, self._ticks)
+
+    def _here_for_streams(self) -> Process:
+        """Return this process's share, made for the threads that there are now.
+
+        One that has only sent before gevent patched the standard library is
+        made anew.  One that has streams or threads cannot be.
+        """
+        here = self._here()
+        if here.patched is patched():
+            return here
+        if here.life is Life.RUNNING:
+            raise StreamingUnsupported(
+                "gevent has patched the standard library after this broker was started in this"
+                " process; call gevent.monkey.patch_all() first of all"
+            )
+        made = self._make().count_on(here)
+        self._processes[os.getpid()] = made
+        return made
 
 
 def _limits(config: BrokerConfig) -> LogLimits:

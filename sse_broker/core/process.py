@@ -76,6 +76,7 @@ class Process:
         self._source = log
         self._clock = clock
         self._lock = native_lock()
+        self.patched = patched()
         self._starting = threading.Lock()
         self._registry = Registry()
         self._life = Life.NEW
@@ -85,7 +86,7 @@ class Process:
         self._incoming: collections.deque[Record | int] = collections.deque()
         self._received = self._handed = 0  # bytes; each is written by one side alone, but at a skip
         self._host: Host | None = None
-        self._chain = None if patched() else WakeChain()
+        self._chain = None if self.patched else WakeChain()
         self._following: Following | None = None
         self._empty = threading.Event()
         self._gone = Counts()  # events, and what the clients that are gone had counted
@@ -102,6 +103,11 @@ class Process:
             self.presence.report,
         )
         self.presence.nudge = self.reaper.nudge
+
+    def count_on(self, before: Process) -> Process:
+        """Take over what another one of this process has counted; return this one."""
+        self._gone = before._gone
+        return self
 
     def _each_tick(self, ticks: Sequence[Callable[[], None]]) -> Callable[[], None]:
         def tick() -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "make_bell",
     "native_lock",
     "patched",
-    "unpatched_greenlet",
+    "unpatched",
 ]
 
 
@@ -66,15 +66,19 @@ def native_lock() -> NativeLock:
     return lock
 
 
-def unpatched_greenlet() -> bool:
-    """Whether the caller is a greenlet in a process that gevent has not patched.
+NEEDED = ("threading", "socket")  # of the standard library, by streams and by the logs
+
+
+def unpatched() -> str:
+    """Return what gevent has not patched although the caller is a greenlet; empty if all is well.
 
     There, every wait of the standard library stops the whole hub.
     """
     gevent = sys.modules.get("gevent")
-    if gevent is None or patched():
-        return False
-    return isinstance(gevent.getcurrent(), getattr(gevent, "Greenlet", ()))
+    if gevent is None or not isinstance(gevent.getcurrent(), getattr(gevent, "Greenlet", ())):
+        return ""
+    monkey = sys.modules.get("gevent.monkey")
+    return ", ".join(n for n in NEEDED if monkey is None or not monkey.is_module_patched(n))
 
 
 class Host(Protocol):
@@ -208,18 +212,22 @@ class _HubBell:
     quiet client once per heartbeat, and by ``stop()``.
     """
 
-    __slots__ = ("_hub", "_waiter")
+    __slots__ = ("_early", "_hub", "_waiter")
 
     LONG = 30.0
 
     def __init__(self) -> None:
         self._hub: Any = None
         self._waiter: Any = None
+        self._early = False  # it was rung before anybody had ever waited
 
     def wait(self, timeout: float) -> bool:
         if self._hub is None:
             self._hub = sys.modules["gevent.hub"].get_hub()
         self._waiter = waiter = sys.modules["gevent.hub"].Waiter(self._hub)
+        if self._early:
+            self._early = False
+            return True
         if timeout >= self.LONG:
             return bool(waiter.get())
         timer = self._hub.loop.timer(timeout)
@@ -232,10 +240,18 @@ class _HubBell:
 
     def ring(self) -> None:
         # A waiter that was left meanwhile only stores what it is told.
-        loop = self._hub.loop
         here: Any = sys.modules["gevent._hub_local"].get_hub_if_exists()
-        call = loop.run_callback if here is self._hub else loop.run_callback_threadsafe
-        call(self._waiter.switch, True)
+        if here is not None and here is self._hub:
+            here.loop.run_callback(self._waiter.switch, True)
+            return
+        self._early = self._hub is None
+        hub = self._hub  # read after that, or a wait that begins now may have missed it
+        if hub is not None:
+            # The waiter is looked up there: here it may still be the one of the wait before.
+            hub.loop.run_callback_threadsafe(self._switch)
+
+    def _switch(self) -> None:
+        self._waiter.switch(True)
 
 
 def make_bell() -> Bell:

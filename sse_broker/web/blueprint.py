@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from sse_broker.core.broker import Broker
-from sse_broker.core.sync import patched, unpatched_greenlet
+from sse_broker.core.sync import patched, unpatched
 from sse_broker.errors import (
     AuthenticationFailed,
     BrokerError,
@@ -179,15 +179,16 @@ def _check_server(environ: Mapping[str, Any]) -> None:
     """
     if not environ.get("SERVER_SOFTWARE"):  # a test client, which is no server
         return
+    missing = unpatched()
+    if missing:
+        raise StreamingUnsupported(
+            f"gevent serves this request but has not patched the standard library ({missing});"
+            " call gevent.monkey.patch_all() first of all"
+        )
     if not environ.get("wsgi.multithread") and not patched():
         raise StreamingUnsupported(
             "this worker serves one request at a time; run gunicorn with"
             " --worker-class gthread --threads N, or --worker-class gevent"
-        )
-    if unpatched_greenlet():
-        raise StreamingUnsupported(
-            "gevent serves this request but has not patched the standard library;"
-            " call gevent.monkey.patch_all() first of all"
         )
     gunicorn = environ["SERVER_SOFTWARE"].startswith("gunicorn")
     if gunicorn and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):

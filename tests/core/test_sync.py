@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -82,3 +84,10 @@ def test_the_queue_keeps_the_contract_of_queue_queue() -> None:
     frames.join()
     with pytest.raises(ValueError, match="task_done"):
         frames.task_done()
+
+
+def test_a_native_thread_that_rings_just_before_a_greenlet_waits_is_heard() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_bell"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
