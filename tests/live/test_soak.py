@@ -11,7 +11,7 @@ pytestmark = pytest.mark.live
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent", "handoff"])
 def test_the_end_equals_the_start(worker: str, tmp_path, capfd) -> None:
-    words = ["--worker", worker, "--seconds", "24", "--picture", str(tmp_path / "soak.svg")]
+    words = ["--worker", worker, "--seconds", "14", "--picture", str(tmp_path / "soak.svg")]
 
     status = soak.main(words)
 
