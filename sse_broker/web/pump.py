@@ -85,6 +85,7 @@ class Sink:
         "on_end",
         "out",
         "pump",
+        "read",
         "reader",
         "ready",
         "sock",
@@ -105,6 +106,7 @@ class Sink:
         self.on_end = on_end
         self.out: memoryview | None = None  # what the socket did not take
         self.written = 0
+        self.read: tuple[bytes, bool] | None = None  # at the side, and whether that was all
         self.ready = self.aside = self.again = False
 
     def ring(self) -> None:
@@ -225,10 +227,14 @@ class Pump:
         now, send, flags = self._now(), _SEND or self._python_send, _FLAGS
         for client in clients:
             sink = client.sink
-            if sink is None or not sink.ready or sink.reader.cursor >= first:
-                client.offer_all(records)
-                continue
-            if client._state is not _LIVE:
+            if (
+                sink is None
+                or not sink.ready
+                or sink.reader.cursor >= first
+                or client._state is not _LIVE
+            ):
+                if sink is not None:
+                    sink.ready = False  # what is queued here goes before what comes next
                 client.offer_all(records)
                 continue
             if sink.chunked:
@@ -255,6 +261,9 @@ class Pump:
             return
         if sink.client.state is _CLOSED:
             self.end(sink, sink.client.reason)
+        elif sink.read is not None:
+            (data, over), sink.read, sink.aside = sink.read, None, False
+            self._back(sink, data, over)
         elif sink.aside:
             sink.again = True
         elif sink.out is None:
@@ -297,15 +306,10 @@ class Pump:
         except Exception:  # of an authorizer, or a log that fails in a new way
             _log.exception("a stream is cut: reading for it failed")
             sink.client.cut("error")
-        self.post(lambda: self._back(sink, b"".join(chunks), over))
+        sink.read = (b"".join(chunks), over)
+        self.post(sink)  # itself, so that the pump knows whose trouble it is
 
     def _back(self, sink: Sink, data: bytes, over: bool) -> None:
-        sink.aside = False
-        if sink.sock is None:
-            return
-        if sink.client.state is _CLOSED:
-            self.end(sink, sink.client.reason)
-            return
         if data and not self._write(sink, data):
             if over and sink.sock is not None:
                 sink.again = True
@@ -339,14 +343,11 @@ class Pump:
 
     def _write_rest(self, sink: Sink, data: bytes, took: int) -> bool:
         """Keep what the socket did not take; end the sink if it takes nothing any more."""
+        if took < 0:  # C's send says no more than that
+            took = _try_send(sink.sock, data)
         if took < 0:
-            try:
-                took = sink.sock.send(data)
-            except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                took = 0
-            except OSError:
-                self.end(sink, "client_gone")
-                return False
+            self.end(sink, "client_gone")
+            return False
         sink.written += took
         if took:
             sink.client.last_seen = self._now()
@@ -470,21 +471,26 @@ class Pump:
         for fd, mask in events:
             one = self._by_fd.get(fd)
             if one is not None:
-                one.on_event(mask)
+                self._guarded(one, one.on_event, mask)
         todo = self._todo
         for _ in range(len(todo)):
-            self._guarded(todo.popleft())
+            act = todo.popleft()
+            self._guarded(act, act)
         now = self._now()
         while self._timers and self._timers[0][0] <= now:
-            self._guarded(heapq.heappop(self._timers)[2])
+            act = heapq.heappop(self._timers)[2]
+            self._guarded(act, act)
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guarded(self, whose: object, act: Callable[..., None], *arguments: object) -> None:
+        """Call *act*; should it raise, end the one that it was about, if that is known."""
         try:
-            act()
+            act(*arguments)
         except Exception:  # one stream's trouble is not the others'
             _log.exception("the pump failed at one thing of many")
-            if isinstance(act, Sink):
-                self.end(act, "error")
+            if isinstance(whose, Sink):
+                self.end(whose, "error")
+            elif isinstance(whose, _Lingering):
+                self.let_go(whose)
 
     def _until_timer(self) -> float:
         if not self._timers:

@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
-from sse_broker import Broker, BrokerConfig, Identity
+from sse_broker import Broker, BrokerConfig, Identity, Message, Target
 from sse_broker.core import sync
 from sse_broker.core.client import State
+from sse_broker.core.ports import Record
 from sse_broker.testing import read_events
 from sse_broker.web import pump as pump_module
 from sse_broker.web.pump import Pump
@@ -194,6 +195,45 @@ def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> Non
     rig.pump.adopt(reader, ours, False, rig.ended.append)
 
     assert Peer(rig, theirs, reader.client, first).read().data == ["between"]
+
+
+def test_records_that_are_queued_for_a_ready_sink_are_not_passed_by_later_ones(rig) -> None:
+    """A replay may have read the first of a batch already; the next batch is right behind it."""
+    rig = rig()
+    peer = rig.open()
+    assert peer.sink.ready
+    records = [Record(n, f"e-{n}", Message(Target.BROADCAST, str(n))) for n in range(1, 5)]
+    peer.sink.reader.cursor = 1
+
+    rig.pump.spread([peer.client], records[:3])
+    rig.pump.spread([peer.client], records[3:])
+
+    assert peer.read().data == ["2", "3", "4"]
+    assert peer.sink.ready
+
+
+@pytest.mark.parametrize("moment", ["after reading aside", "at an event"])
+def test_a_sink_that_cannot_be_served_is_ended_and_not_left_alone(rig, monkeypatch, moment) -> None:
+    rig = rig(history_size=10)
+    first = rig.broker.broadcast("e", "0")
+    rig.broker.broadcast("e", "1")
+    peer = rig.open(last_event_id=first if moment == "at an event" else "")
+    monkeypatch.setattr(rig.pump, "_write", _fail)
+    monkeypatch.setattr(rig.pump, "peer_lives", _fail)
+
+    if moment == "at an event":
+        peer.sock.send(b"x")
+    else:
+        peer.client.fall_behind()
+        peer.sink.reader.cursor = 0
+    rig.turn()
+
+    assert peer.client.state is State.CLOSED
+    assert len(rig.ended) == 1
+
+
+def _fail(*args: object) -> None:
+    raise RuntimeError("on purpose")
 
 
 def test_an_orderly_end_says_so_and_lets_the_peer_close_first(rig) -> None:
