@@ -174,7 +174,7 @@ class _Handoff:
             return False
         if "content-encoding" in names or pump is None:
             return False
-        pump.start()  # again, should it ever have died
+        pump.restart()  # should it have died; the broker would do it within a second
         response.force_close()  # nothing is asked on this connection after the stream
         return True
 

@@ -340,7 +340,7 @@ class Process:
             except IndexError:  # cleared a moment ago
                 continue
             if isinstance(item, int) or isinstance(item.message, Command):
-                self._spread(whom, batch)
+                self._spread(whom, batch, size)
                 whom, batch, size = (), [], 0
                 self._act_on(item)
                 continue
@@ -348,18 +348,18 @@ class Process:
                 clients = self._registry.match(item.message)
                 self._matched = item.position
             if clients is not whom or size > BATCH_BYTES:
-                self._spread(whom, batch)
+                self._spread(whom, batch, size)
                 whom, batch, size = clients, [], 0
             batch.append(item)
             size += len(item.frame)
-        self._spread(whom, batch)
+        self._spread(whom, batch, size)
 
-    def _spread(self, clients: Sequence[Client], batch: list[Record]) -> None:
+    def _spread(self, clients: Sequence[Client], batch: list[Record], size: int) -> None:
         if batch:
             assert self._host is not None
             self._host.spread(clients, batch)
             self._delivered = batch[-1].position
-            self._handed += sum(len(record.frame) for record in batch)
+            self._handed += size
 
     def _act_on(self, item: Record | int) -> None:
         if isinstance(item, int):

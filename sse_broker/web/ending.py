@@ -70,11 +70,6 @@ class _Ending:
 
     def _stop(self) -> None:
         """Stop all at once: each may have to wait for a stream that is stuck."""
-        threads = [
-            threading.Thread(target=broker.stop, name="sse-broker-stop", daemon=True)
-            for broker in list(self._brokers)
-        ]
-        for thread in threads:
-            thread.start()
+        threads = [spawn("stop", broker.stop) for broker in list(self._brokers)]
         for thread in threads:
             thread.join(timeout=60)
