@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -110,6 +111,7 @@ class Stream(Iterator[bytes]):
             return busy_frames(err, self._broker.retry())
         self._reader = reader
         if self._socket is not None:
+            _open.add(self)
             _tune(self._socket)
         if self._handoff is not None and self._handoff.accepts():
             self._handed = True
@@ -122,8 +124,18 @@ class Stream(Iterator[bytes]):
         """Return what another writer needs to go on, if this stream is to be handed off."""
         return (self._broker, self._reader) if self._handed and self._reader else None
 
+    def leave_to_parent(self, dead: socket.socket) -> None:
+        """In a forked child: put *dead* where this process has the parent's connection.
+
+        Under gevent a copy of the write that the parent is in may go on here.
+        """
+        fd = -1 if self._socket is None else self._socket.fileno()
+        if fd >= 0:  # else it is closed already
+            os.dup2(dead.fileno(), fd, inheritable=False)
+
     def close(self) -> None:
         """Take the client out.  Any thread; idempotent; waits for nothing."""
+        _open.discard(self)
         with self._lock:
             self._closed = True
             unwatch, self._unwatch = self._unwatch, None
@@ -149,6 +161,25 @@ class Stream(Iterator[bytes]):
                 pass
             finally:
                 twin.close()
+
+
+_open: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Let go of the connections that a fork has copied, so that only the parent writes and ends."""
+    streams = list(_open)
+    _open.clear()
+    if streams:
+        dead, peer = socket.socketpair()
+        peer.close()
+        for stream in streams:
+            stream.leave_to_parent(dead)
+        dead.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _tune(sock: Any) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -221,3 +223,10 @@ def test_a_side_that_lost_all_its_threads_has_others() -> None:
 
     assert done.wait(10)
     side.stop()
+
+
+def test_a_thread_that_is_a_greenlet_does_not_go_on_in_a_forked_child() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_fork"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("ok\n", "", 0)
