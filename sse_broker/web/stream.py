@@ -25,6 +25,7 @@ from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.web.ending import end_with_server
 from sse_broker.web.refusal import busy_frames
+from sse_broker.web.sockets import server_socket, tune, waitress_socket
 from sse_broker.web.watch import watch
 
 __all__ = ["HANDOFF", "Handoff", "Stream"]
@@ -33,9 +34,6 @@ HANDOFF = "sse_broker.handoff"  # the key in environ
 
 WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
 POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
-SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
-USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
-KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 _log = logging.getLogger("sse_broker.stream")
 _warned_of_workers = False
@@ -66,8 +64,9 @@ class Stream(Iterator[bytes]):
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
-        self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._socket = server_socket(environ)
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
+        self._foreign = waitress_socket(environ)
         self._wait = WAIT if self._left is None else POLLED_WAIT
         self._now = broker.clock.monotonic
         self._several = bool(environ.get("wsgi.multiprocess"))
@@ -112,7 +111,10 @@ class Stream(Iterator[bytes]):
         self._reader = reader
         if self._socket is not None:
             _open.add(self)
-            _tune(self._socket)
+            tune(self._socket)
+        elif self._foreign is not None:
+            tune(self._foreign)
+            reader.client.abort = self._abort_foreign
         if self._handoff is not None and self._handoff.accepts():
             self._handed = True
         elif self._socket is not None:
@@ -143,6 +145,13 @@ class Stream(Iterator[bytes]):
             unwatch()
         if self._reader is not None:
             self._broker.unregister(self._reader.client, "client_gone")
+
+    def _abort_foreign(self) -> None:
+        """Shut a connection down that another thread may close meanwhile."""
+        try:
+            self._foreign.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
     def _abort(self) -> None:
         """Shut the connection down under a write that is stuck in it."""
@@ -180,21 +189,6 @@ def _leave_to_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-def _tune(sock: Any) -> None:
-    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
-    options = [
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.SOL_SOCKET, "SO_SNDBUF", SEND_BUFFER),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
-        *((socket.IPPROTO_TCP, name, value) for name, value in KEEPALIVE.items()),
-    ]
-    for level, name, value in options:
-        try:
-            sock.setsockopt(level, getattr(socket, name), value)
-        except (OSError, AttributeError):  # a unix socket, or another system
-            pass
 
 
 def _warn_of_workers(due: bool) -> None:
