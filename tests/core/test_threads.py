@@ -140,18 +140,6 @@ def test_a_feed_whose_listener_fails_goes_on_and_has_the_record_looked_for(how) 
     assert not feed._thread.is_alive()
 
 
-@pytest.fixture
-def own_watcher(monkeypatch):
-    watchers: dict[int, object] = {}
-    monkeypatch.setattr(watch, "_watchers", watchers)
-    yield
-    for one in watchers.values():
-        if one._thread is not None:
-            one._thread.join(10)
-        for end in (one._bell, one._rung, one._selector):
-            end.close()
-
-
 @pytest.mark.usefixtures("own_watcher")
 def test_a_dead_watcher_goes_on_with_the_sockets_it_has() -> None:
     gone: list[str] = []

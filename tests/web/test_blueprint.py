@@ -602,6 +602,7 @@ def test_stopping_is_bounded_although_a_stream_never_ends() -> None:
     assert broker.get_stats().total_clients == 0
 
 
+@pytest.mark.usefixtures("own_watcher")
 @pytest.mark.parametrize("key", ["gunicorn.socket", "werkzeug.socket", "waitress"])
 @pytest.mark.parametrize("path", ["/sse/stream", "/other"])
 def test_the_kernel_is_told_of_stuck_and_vanished_clients(
