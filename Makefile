@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check format fast live bench torture clean
+.PHONY: help run test check format fast live bench bench-peers torture soak clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: $(VENV)/.run ## Start the demo on http://localhost:8000
 	@$(BIN)/python -m samples.demo
@@ -34,13 +34,21 @@ fast: $(VENV)/.dev ## Run the fast tests
 live: $(VENV)/.dev ## Run the live tests
 	$(BIN)/python -m pytest -q -m live
 
-bench: $(VENV)/.dev ## Measure deliveries per CPU-second and latency
+bench: $(VENV)/.dev ## Measure ours in every host beside naive generators; see benchmarks/README.md
+	$(BIN)/python -m benchmarks.build
 	$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/.dev ## Measure other servers of streams as well; takes long
+	$(BIN)/python -m benchmarks.build --peers
+	$(BIN)/python -m benchmarks.peers
 
 SECONDS ?= 300
 torture: $(VENV)/.dev ## Kill, stop and fill things for SECONDS per log, and look for losses
 	$(BIN)/python -m tests.live.torture --log sqlite --seconds $(SECONDS)
 	$(BIN)/python -m tests.live.torture --log redis --seconds $(SECONDS)
+
+soak: $(VENV)/.dev ## Run for an hour with comings, goings and restarts; draw soak.svg
+	$(BIN)/python -m tests.live.soak --seconds $(or $(SOAK),3600) --picture soak.svg
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import STAMP, USER, Server
+from benchmarks.process import STAMP, USER, gunicorn
 from sse_broker import Broker, BrokerConfig, Identity
 from tests.live.redis_server import RedisServer
 
@@ -100,7 +100,7 @@ def latencies(case: str, url: str, count: int) -> list[float]:
     if case == "bare":
         return bare_latencies(url, count)
     os.environ["BENCH_LOG"] = url
-    server = Server({"flask-sse": "flask_sse_app"}.get(case, "over_a_log"), "gthread", 8)
+    server = gunicorn({"flask-sse": "flask_sse_app"}.get(case, "over_a_log"), "gthread", 8)
     try:
         sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
         path = "/sse/stream" + ("" if case == "flask-sse" else f"?user_id={USER}&topics=bench")

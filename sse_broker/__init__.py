@@ -21,6 +21,7 @@ from sse_broker.errors import (
     QueueFull,
     StreamingUnsupported,
     TooManyConnections,
+    TooManyRequests,
     TopicForbidden,
     TopicsNotEnabled,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "StreamingUnsupported",
     "Target",
     "TooManyConnections",
+    "TooManyRequests",
     "TopicForbidden",
     "TopicsNotEnabled",
     "create_blueprint",

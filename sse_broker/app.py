@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from sse_broker.errors import BrokerError, InvalidConfig
 from sse_broker.web.auth import default_authenticator
@@ -25,7 +26,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     *config* is read instead of the environment when given: the keys of
     :class:`~sse_broker.SSE`, and ``SSE_DEV_AUTH=1`` for the seed's query
-    authenticator.
+    authenticator.  ``SSE_PROXIES`` is how many proxies in front of it add to
+    ``X-Forwarded-For``, where clients are counted by their addresses.
 
     :raises InvalidConfig: a setting is wrong, or there is no way to tell who asks.
     """
@@ -42,4 +44,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     sse = SSE(app, authenticator=authenticator)
     app.register_error_handler(BrokerError, refuse)
     add_health(app, sse.broker)
+    proxies = str(source.get("SSE_PROXIES", "0")).strip()
+    if not proxies.isdecimal():
+        raise InvalidConfig(f"SSE_PROXIES = {proxies!r}; it must be a number", field="SSE_PROXIES")
+    if int(proxies):
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=int(proxies))  # type: ignore[method-assign]
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -44,6 +45,18 @@ def one_of(values: tuple[str, ...]) -> Rule:
     return Rule(" / ".join(values), lambda value: value in values)
 
 
+_RATE = (
+    r"[1-9][0-9]*\s*(?:/|\s+per\s+)\s*(?:[1-9][0-9]*\s*)?(?:second|minute|hour|day|month|year)s?"
+)
+_RATES = re.compile(rf"(?:\s*{_RATE}\s*(?:[;,|]\s*{_RATE}\s*)*)?", re.IGNORECASE)
+RATE = Rule(
+    "like 30/minute or 5/second; 100/hour; empty is no limit",
+    lambda value: bool(_RATES.fullmatch(value)),
+)
+_STORAGE = r"memory://|(?:rediss?|redis\+(?:unix|sentinel|cluster))://\S+"
+RATE_STORAGE = Rule(
+    "memory:// or redis://host:port", lambda value: bool(re.fullmatch(_STORAGE, value))
+)
 YES_NO = Rule("true / false", lambda value: value in (True, False))
 
 
@@ -88,6 +101,29 @@ class BrokerConfig:
     )
     max_connections_per_user: int = option(
         0, at_least(0), "streams", "Open streams per user and process; 0 is no limit."
+    )
+    max_connections_per_tenant: int = option(
+        0, at_least(0), "streams", "Open streams per tenant and process; 0 is no limit."
+    )
+    max_connections_per_address: int = option(
+        0, at_least(0), "streams", "Open streams per client address and process; 0 is no limit."
+    )
+    reserve_threads: int = option(
+        2,
+        at_least(0),
+        "threads",
+        "Threads of a worker that streams leave to ordinary requests; 0 is none.",
+    )
+    connect_rate: str = option(
+        "", RATE, "", "How often streams may be asked for from one client address."
+    )
+    connect_rate_per_user: str = option("", RATE, "", "How often one user may open a stream.")
+    publish_rate: str = option("", RATE, "", "How often one client address may `POST publish`.")
+    rate_storage: str = option(
+        "memory://",
+        RATE_STORAGE,
+        "",
+        "Where rates are counted: in each process, or in Redis for all.",
     )
     history_size: int = option(
         0, at_least(0), "messages", "How many messages the log keeps beyond `resume_window`."
@@ -193,7 +229,8 @@ def _from_text(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _refusal(name: str, value: Any, right: str) -> InvalidConfig:
-    return InvalidConfig(f"{name} = {value!r}; it must be {right}", field=name)
+    shown = re.sub(r"(?<=://)[^/@]*@", "***@", repr(value))  # a URL may hold a password
+    return InvalidConfig(f"{name} = {shown}; it must be {right}", field=name)
 
 
 def _print_table() -> None:
@@ -201,7 +238,7 @@ def _print_table() -> None:
     for one in settings():
         default = str(one.default).lower() if isinstance(one.default, bool) else one.default
         default = f"{default:g}" if isinstance(default, float) else default
-        shown = f"`{default}` {one.unit}".strip()
+        shown = f"`{default}` {one.unit}".strip() if default != "" else "none"
         print(f"| `{one.name}` | {shown} | {one.rule} | {one.help} |")
 
 

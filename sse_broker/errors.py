@@ -13,6 +13,7 @@
     ├── TopicsNotEnabled       topics are switched off
     ├── QueueFull              the message was not taken: no room
     ├── TooManyConnections     a limit on streams is reached; come back later
+    ├── TooManyRequests        a rate is reached; come back later
     ├── BrokerStopped          the broker is stopped or stopping; come back later
     ├── StreamingUnsupported   this server cannot hold a stream open
     └── LogUnavailable         the log cannot be read or written now
@@ -36,6 +37,7 @@ __all__ = [
     "QueueFull",
     "StreamingUnsupported",
     "TooManyConnections",
+    "TooManyRequests",
     "TopicForbidden",
     "TopicsNotEnabled",
 ]
@@ -114,9 +116,18 @@ class QueueFull(BrokerError):
 
 
 class TooManyConnections(BrokerError):
-    """A limit on open streams is reached.  The newcomer is refused, never an old stream."""
+    """A limit on open streams is reached.  The newcomer is refused, never an old stream.
+
+    ``field`` names the setting whose limit it is.
+    """
 
     text = "too many connections"
+
+
+class TooManyRequests(BrokerError):
+    """Streams or publishes come faster than a rate allows; ``field`` names its setting."""
+
+    text = "too many requests"
 
 
 class BrokerStopped(BrokerError):

@@ -33,8 +33,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from sse_broker.core import sync
 from sse_broker.core.broker import Broker
 from sse_broker.core.reader import Reader
+from sse_broker.web.capacity import HANDOFF
 from sse_broker.web.pump import Pump
-from sse_broker.web.stream import HANDOFF, Stream
+from sse_broker.web.stream import Stream
 
 __all__ = ["StreamWorker"]
 
@@ -171,8 +172,9 @@ class _Handoff:
         names = {name.lower() for name, _ in response.headers}
         if response.status_code != 200 or response.response_length is not None:
             return False
-        if "content-encoding" in names or pump is None or not pump.is_alive:
+        if "content-encoding" in names or pump is None:
             return False
+        pump.start()  # again, should it ever have died
         response.force_close()  # nothing is asked on this connection after the stream
         return True
 

@@ -30,7 +30,12 @@ NAMES = {
     "client_disconnects": ("sse_client_disconnect_total", "Streams that ended."),
     "connections_refused": ("sse_connections_refused_total", "Streams refused for now."),
     "resets": ("sse_resets_total", "Streams told that continuity could not be proved."),
+    "rates_unchecked": (
+        "sse_rates_unchecked_total",
+        "Requests let through because the rate storage was away.",
+    ),
 }
+REFUSALS = ("sse_refusals_total", "Streams and publishes refused, by the limit that was reached.")
 GAUGE = "active_connections"
 
 
@@ -65,6 +70,10 @@ class _Collector:
                 yield core.GaugeMetricFamily(name, text, value=value)
             else:
                 yield core.CounterMetricFamily(name, text, value=value)
+        refusals = core.CounterMetricFamily(*REFUSALS, labels=["limit"])
+        for setting, value in counts.refusals.items():
+            refusals.add_metric([setting], value)
+        yield refusals
 
 
 def carry_over(broker: Broker) -> None:
@@ -96,6 +105,10 @@ class _Carrier:
             change = getattr(counts, field) - getattr(before, field)
             if change > 0 or field == GAUGE:
                 metrics[field].inc(change)
+        for setting, value in counts.refusals.items():
+            change = value - before.refusals.get(setting, 0)
+            if change > 0:
+                metrics["refusals"].labels(setting).inc(change)
 
 
 _carriers: dict[tuple[int, int], _Carrier] = {}
@@ -113,6 +126,8 @@ def _metrics() -> dict[str, Any]:
                 made[field] = client.Gauge(name, text, multiprocess_mode="livesum", **options)
             else:
                 made[field] = client.Counter(name, text, **options)
+        registry = client.CollectorRegistry()
+        made["refusals"] = client.Counter(*REFUSALS, ["limit"], registry=registry)
         _made.setdefault("made", made)  # one step: of two threads, both use the first one's
     return _made["made"]
 

@@ -24,8 +24,10 @@ ROOMS = {
     "commit": CORE,
     "outbox": (*CORE, "commit"),
     "metrics": CORE,
-    "web": (*CORE, "logs", "broker", "commit", "metrics", "web"),
     "gunicorn": (*CORE, "web"),
+    "gunicorn_conf": (),
+    "limits": CORE,
+    "web": (*CORE, "logs", "broker", "commit", "limits", "metrics", "web"),
     "testing": ("wire",),
     "app": (*CORE, "web"),
     "signals": ("core",),
@@ -35,8 +37,8 @@ ROOMS = {
 THIRD_PARTY = {
     "core": {"blinker"},
     "web": {"flask", "werkzeug"},
-    "app": {"flask"},
     "gunicorn": {"gunicorn"},
+    "app": {"flask", "werkzeug"},
     "cli": {"click"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
     "outbox": {"sqlalchemy"},
@@ -106,7 +108,7 @@ def test_importing_needs_flask_and_nothing_else() -> None:
     code = (
         "import sys, threading; import sse_broker, sse_broker.commit, sse_broker.outbox;"
         "bad = {'jwt', 'prometheus_client', 'gevent', 'redis', 'gunicorn', 'requests',"
-        " 'sqlalchemy', 'psycopg'};"
+        " 'sqlalchemy', 'psycopg', 'limits'};"
         "assert not bad & set(sys.modules); assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

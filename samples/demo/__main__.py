@@ -11,7 +11,7 @@ from pathlib import Path
 
 from samples.demo.app import USERS
 
-WORKERS, THREADS = "2", "32"  # each open stream holds one thread
+WORKERS, THREADS = "2", "8"  # threads are for ordinary requests; streams need none
 
 GREETING = """
   sse_broker demo
@@ -56,7 +56,8 @@ def main() -> None:
     log = os.environ.setdefault("SSE_LOG_URL", f"sqlite:///{folder}/log.db")
     os.environ.setdefault("SSE_HISTORY_SIZE", "1000")
     print(GREETING.format(port=port, user=USERS[0]["id"], log=log), flush=True)
-    command = [sys.executable, "-m", "gunicorn", "--workers", WORKERS, "--worker-class", "gthread"]
+    command = [sys.executable, "-m", "gunicorn", "--workers", WORKERS, "--worker-class"]
+    command += ["sse_broker.gunicorn.StreamWorker"]
     command += ["--threads", THREADS, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "2"]
     command += ["--log-level", "warning", "samples.demo.app:create_app()"]
     from gunicorn.config import KNOWN_SETTINGS

@@ -319,22 +319,42 @@ class Broker:
                 raise TopicForbidden(repr(topic), field="topics")
         return wanted
 
-    def check_room(self, identity: Identity) -> None:
+    def check_room(
+        self, identity: Identity | None = None, *, room: int = 0, address: str = ""
+    ) -> None:
         """Raise what :meth:`open` would raise now if there is no room for a stream.
+
+        Without *identity*, as far as that can be said before it is known.
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
         """
-        self._here_for_streams().check_room(str(identity.user_id))
+        self._here_for_streams().check_room(identity, room=room, address=address)
+
+    def refused(self, setting: str, *, publish: bool = False) -> None:
+        """Count a stream, or a publish, that a host refused because of *setting*."""
+        self._here().refused(setting, streams=0 if publish else 1)
+
+    def rate_unchecked(self) -> None:
+        """Count a request that a host let through because its rate could not be told."""
+        self._here().rate_unchecked()
 
     def open(
-        self, identity: Identity, topics: Iterable[str] = (), last_event_id: str = ""
+        self,
+        identity: Identity,
+        topics: Iterable[str] = (),
+        last_event_id: str = "",
+        *,
+        room: int = 0,
+        address: str = "",
     ) -> Reader:
         """Register a client for *identity* and return what reads for it.
 
         For hosts of streams: call it where the stream is written, and
         ``unregister`` with ``reader.client`` when that is over.  *topics* are
-        taken as :meth:`check_topics` returned them.
+        taken as :meth:`check_topics` returned them.  *room* is how many streams
+        the server can hold in this process, 0 where it does not say; *address*
+        is counted for ``max_connections_per_address``.
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
@@ -351,8 +371,9 @@ class Broker:
             behind=start is not None,
             clock=self._clock,
             spread=random.uniform(0.75, 1.0),
+            address=address,
         )
-        registered_at = here.register(client)
+        registered_at = here.register(client, room)
         try:
             self.check_token(identity)
         except AuthenticationFailed:  # since the request was checked: say so and end
@@ -367,6 +388,7 @@ class Broker:
             self.log,
             registered_at if start is None else start,
             heartbeat=self._heartbeat,
+            heartbeat_interval=self.config.heartbeat_interval,
             retry=here.retry,
             authorizer=self._authorizer,
             on_dropped=self._on_dropped,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import functools
 import operator
 import queue
 import threading
@@ -171,6 +172,16 @@ class Take(NamedTuple):
     state: State
 
 
+@functools.lru_cache(maxsize=4096)  # most clients of an application ask for what others ask for
+def _subscription(
+    topics: tuple[str, ...],
+) -> tuple[tuple[str, ...], frozenset[str], tuple[str, ...]]:
+    """Return topics each once, those that are names, and those that are patterns."""
+    each = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+    names = frozenset(topic for topic in each if not is_pattern(topic))
+    return each, names, tuple(topic for topic in each if is_pattern(topic))
+
+
 class Client:
     """One open connection, or anything else that wants to be offered messages.
 
@@ -189,6 +200,7 @@ class Client:
         "_reason",
         "_state",
         "abort",
+        "address",
         "connected_at",
         "dropped",
         "end_by",
@@ -220,6 +232,7 @@ class Client:
         behind: bool = False,
         clock: Clock | None = None,
         spread: float = 1.0,
+        address: str = "",
     ) -> None:
         if not isinstance(user_id, Identity):
             user_id = Identity(user_id, tenant_id)
@@ -229,9 +242,7 @@ class Client:
         self.id = str(uuid.uuid4())
         self.user_id = str(user_id.user_id)
         self.tenant_id = None if user_id.tenant_id is None else str(user_id.tenant_id)
-        self.topics = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
-        self.names = frozenset(topic for topic in self.topics if not is_pattern(topic))
-        self.patterns = tuple(topic for topic in self.topics if is_pattern(topic))
+        self.topics, self.names, self.patterns = _subscription(tuple(topics))
         self.metadata = dict(user_id.claims if metadata is None else metadata)
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
@@ -239,6 +250,7 @@ class Client:
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
+        self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Counts", "Stats"]
 
 
 @dataclass
 class Counts:
-    """Counters that only grow, but for the first, which is a gauge."""
+    """Counters that only grow, but for the first, which is a gauge.
+
+    ``refusals`` counts by the setting whose limit was reached.
+    """
 
     active_connections: int = 0
     messages_published: int = 0
@@ -19,6 +22,8 @@ class Counts:
     client_disconnects: int = 0
     connections_refused: int = 0
     resets: int = 0
+    rates_unchecked: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

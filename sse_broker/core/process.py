@@ -28,10 +28,12 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.identity import Identity
 from sse_broker.core.ports import Census, Clock, Following, Log, Record
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.registry import Registry
+from sse_broker.core.room import WHOSE, full
 from sse_broker.core.sync import Host, WakeChain, host, native_lock, patched
 from sse_broker.errors import (
     BrokerStopped,
@@ -213,10 +215,10 @@ class Process:
         if self._life is Life.NEW or not self.reaper.is_alive:
             self.start()
 
-    def register(self, client: Client) -> int:
+    def register(self, client: Client, room: int = 0) -> int:
         """Take a client in; return the position from which on it is offered everything.
 
-        Any thread; fires ``client_connected``.
+        Any thread; fires ``client_connected``.  *room* is as in :meth:`check_room`.
 
         :raises TooManyConnections: a limit is reached; nothing changed.
         :raises TopicsNotEnabled: it has topics and ``enable_topics`` is off.
@@ -228,11 +230,14 @@ class Process:
         with self._lock:
             if self._life is not Life.RUNNING:
                 raise BrokerStopped(retry_after=1.0)
-            self._check_room_locked(client.user_id)
-            self._registry.add(client)
-            self._gone.client_connects += 1
+            no_room = full(self._config, self._registry, room, client.address, client.identity)
+            if not no_room:
+                self._registry.add(client)
+                self._gone.client_connects += 1
             start = self._matched
             first = self._registry.of_user(client.user_id) == 1
+        if no_room:
+            raise self._too_many(no_room)
         if first:
             self.presence.change(client.user_id)
         _log.debug("%r connected", client)
@@ -263,20 +268,41 @@ class Process:
         if self._config.require_tenant and client.tenant_id is None:
             raise InvalidUserID("a tenant is required", field="tenant_id")
 
-    def check_room(self, user_id: str) -> None:
-        """Raise TooManyConnections or BrokerStopped as registering now would."""
+    def check_room(
+        self, identity: Identity | None = None, *, room: int = 0, address: str = ""
+    ) -> None:
+        """Raise TooManyConnections or BrokerStopped as registering now would.
+
+        *room* is how many streams the server can hold in this process, 0 where it
+        does not say.  What is not known yet is not asked.
+        """
         try:
             self.ensure_running()
-            with self._lock:
-                self._check_room_locked(user_id)
-        except (TooManyConnections, BrokerStopped):
-            self.refused()
+        except BrokerStopped:
+            self.refused("")
             raise
-
-    def refused(self) -> None:
-        """Count a stream that was refused for now."""
         with self._lock:
-            self._gone.connections_refused += 1
+            no_room = full(self._config, self._registry, room, address, identity)
+        if no_room:
+            raise self._too_many(no_room)
+
+    def _too_many(self, setting: str) -> TooManyConnections:
+        self.refused(setting)
+        return TooManyConnections(
+            WHOSE[setting], field=setting, retry_after=self.retry_later() / 1000
+        )
+
+    def refused(self, setting: str, streams: int = 1) -> None:
+        """Count a refusal for now, by the setting whose limit was met if it was one."""
+        with self._lock:
+            self._gone.connections_refused += streams
+            if setting:
+                self._gone.refusals[setting] = self._gone.refusals.get(setting, 0) + 1
+
+    def rate_unchecked(self) -> None:
+        """Count a request whose rate nobody could tell."""
+        with self._lock:
+            self._gone.rates_unchecked += 1
 
     def reset(self) -> None:
         """Count a stream whose continuity could not be proved."""
@@ -287,14 +313,6 @@ class Process:
         """Count a message that this process sent."""
         with self._lock:
             self._gone.messages_published += 1
-
-    def _check_room_locked(self, user_id: str) -> None:
-        config = self._config
-        if config.max_connections and len(self._registry) >= config.max_connections:
-            raise TooManyConnections(retry_after=self.retry() / 1000)
-        per_user = config.max_connections_per_user
-        if per_user and self._registry.of_user(user_id) >= per_user:
-            raise TooManyConnections("of this user", retry_after=self.retry() / 1000)
 
     def deliver(self, record: Record) -> None:
         """Offer one record to the clients it is for.  Called in log order; waits for nobody."""
@@ -386,7 +404,7 @@ class Process:
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included."""
         with self._lock:
-            counts = dataclasses.replace(self._gone)
+            counts = dataclasses.replace(self._gone, refusals=dict(self._gone.refusals))
             clients = self._registry.clients()
         counts.active_connections = len(clients)
         counts.messages_sent += sum(client.sent for client in clients)
@@ -445,6 +463,16 @@ class Process:
             return round(1000 * random.uniform(1.0, max(1.0, self._config.reconnect_window)))
         spread = round(self._config.retry * random.uniform(0.8, 1.2))
         return min(60_000, max(1_000, spread))
+
+    def retry_later(self) -> int:
+        """Return a reconnection time for who was refused: one to four times the setting ``retry``.
+
+        Spread so far that a flood that was refused at one moment comes back thinned out.
+        While the broker stops it is :meth:`retry`: there is room again elsewhere.
+        """
+        if self._life is Life.STOPPED:
+            return self.retry()
+        return min(60_000, round(self._config.retry * random.uniform(1.0, 4.0)))
 
 
 def _close(clients: Sequence[Client]) -> None:

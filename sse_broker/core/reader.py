@@ -29,7 +29,7 @@ __all__ = ["Reader"]
 
 READ_RECORDS = 256  # one read of the log, at most
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
-CHUNK_BYTES = 256 * 1024  # one write; bounds what a join of frames copies
+CHUNK_BYTES = 64 * 1024  # one write; bounds what a stuck reader keeps waiting, beside its queue
 
 
 class Reader:
@@ -40,6 +40,7 @@ class Reader:
         "_authorizer",
         "_chunks",
         "_heartbeat",
+        "_heartbeat_interval",
         "_limit",
         "_log",
         "_on_reset",
@@ -59,6 +60,7 @@ class Reader:
         start: int,
         *,
         heartbeat: Callable[[int, bool], bytes],
+        heartbeat_interval: float,
         retry: Callable[[], int],
         authorizer: Authorizer | None = None,
         on_dropped: Callable[[Client, int], None],
@@ -70,6 +72,7 @@ class Reader:
         self.cursor = start
         self._log = log
         self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._retry = retry
         self.on_dropped = on_dropped
         self._on_reset = on_reset
@@ -133,7 +136,11 @@ class Reader:
     def _preamble(self, lost: str, resumed: bool) -> bytes:
         at = self._log.cursor(self.cursor)
         reset = library_frame("reset", at, {"reason": lost}) if lost else b""
-        welcome = {"client_id": self.client.id, "resumed": resumed}
+        welcome = {
+            "client_id": self.client.id,
+            "resumed": resumed,
+            "heartbeat": self._heartbeat_interval,  # how long silence is no sign of death
+        }
         return b": sse_broker\n%b%b%b" % (
             retry_frame(self._retry()),
             reset,

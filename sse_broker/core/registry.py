@@ -128,6 +128,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._all = _Bucket()
+        self._addresses: dict[str, int] = {}
         self._users: _Buckets[str] = _Buckets()
         self._tenants: _Buckets[str | None] = _Buckets()
         self._topics: _Buckets[tuple[str | None, str]] = _Buckets()
@@ -160,6 +161,14 @@ class Registry:
         """Return how many clients a user has."""
         return self._users.count(user_id)
 
+    def of_tenant(self, tenant_id: str | None) -> int:
+        """Return how many clients a tenant has."""
+        return self._tenants.count(tenant_id)
+
+    def of_address(self, address: str) -> int:
+        """Return how many clients an address has."""
+        return self._addresses.get(address, 0)
+
     def topic_count(self) -> int:
         """Return how many topics, of all tenants, somebody subscribes to by name."""
         return len(self._topics)
@@ -170,6 +179,8 @@ class Registry:
         self._all.add(client)
         self._users.add(client.user_id, client)
         self._tenants.add(tenant, client)
+        if client.address:
+            self._addresses[client.address] = self.of_address(client.address) + 1
         for name in client.names:
             self._topics.add((tenant, name), client)
         for pattern in client.patterns:
@@ -183,6 +194,10 @@ class Registry:
         self._all.remove(client)
         self._users.remove(client.user_id, client)
         self._tenants.remove(tenant, client)
+        if client.address:
+            self._addresses[client.address] -= 1
+            if not self._addresses[client.address]:
+                del self._addresses[client.address]
         for name in client.names:
             self._topics.remove((tenant, name), client)
         tree = self._patterns.get(tenant)

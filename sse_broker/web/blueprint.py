@@ -21,11 +21,16 @@ from sse_broker.errors import (
     MessageTooLarge,
     StreamingUnsupported,
     TooManyConnections,
+    TooManyRequests,
 )
+from sse_broker.limits import Rates
 from sse_broker.metrics import carry_over, exposition
 from sse_broker.web import auth, watch
+from sse_broker.web.address import client_address
+from sse_broker.web.capacity import room_for_streams
 from sse_broker.web.cors import AllowList
 from sse_broker.web.refusal import HEADERS, busy, refuse
+from sse_broker.web.script import client_script
 from sse_broker.web.stream import Stream
 from sse_broker.wire.message import ALL_TENANTS, Message
 
@@ -66,15 +71,18 @@ def create_blueprint(
     ``GET stream`` is for whom *authenticator* recognises, with the topics that
     *topic_resolver* finds and the broker's authorizer allows.  ``POST publish``,
     ``GET stats`` and ``GET online`` exist only with a *publish_authenticator*: a
-    bearer token, or a function of the request.  ``GET healthz``, ``readyz`` and
+    bearer token, or a function of the request.  ``GET client.js`` is the script
+    for pages, the same for everybody.  ``GET healthz``, ``readyz`` and
     ``metrics`` tell nothing of users or topics.  *cors_origins* are the exact
     origins of other sites whose pages may use all this.
 
-    :raises InvalidConfig: *publish_authenticator* is empty, or an origin is none.
+    :raises InvalidConfig: *publish_authenticator* is empty, or an origin is none,
+        or there is a rate and the extra ``limits`` is not installed.
     """
     if publish_authenticator == "":
         raise InvalidConfig("an empty publish token would let everybody publish")
     allowed = AllowList(cors_origins)
+    rates = Rates(broker)
     blueprint = Blueprint(name, __name__)
 
     @blueprint.before_request
@@ -96,20 +104,53 @@ def create_blueprint(
 
     @blueprint.get("/stream")
     def stream() -> Response:
-        return _stream(broker, authenticator, topic_resolver)
+        return _stream(broker, rates, authenticator, topic_resolver)
+
+    @blueprint.get("/client.js")
+    def client_js() -> Response:
+        return client_script(request)
 
     broker.each_tick(lambda: carry_over(broker))
     broker.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
-        _add_publisher_routes(blueprint, broker, publish_authenticator)
+        _add_publisher_routes(blueprint, broker, rates, publish_authenticator)
     return blueprint
 
 
 def _stream(
-    broker: Broker, authenticator: auth.Authenticator, topic_resolver: auth.TopicResolver
+    broker: Broker,
+    rates: Rates,
+    authenticator: auth.Authenticator,
+    topic_resolver: auth.TopicResolver,
 ) -> Response:
+    """Answer with a stream, or with the refusal that suits the client.
+
+    What costs least is asked first: a flood is turned away before anybody is
+    authenticated, and each thread of it is free again at once.
+    """
     _check_server(request.environ)
+    config = broker.config
+    room = room_for_streams(request.environ, config.reserve_threads)
+    per_address = config.max_connections_per_address
+    address = client_address(request, "max_connections_per_address") if per_address else ""
+    try:
+        if request.method != "HEAD":
+            broker.check_room(room=room, address=address)
+            rates.check("connect_rate", lambda: client_address(request, "connect_rate"))
+        return _open(broker, rates, authenticator, topic_resolver, room, address)
+    except (TooManyConnections, TooManyRequests, BrokerStopped) as err:
+        return busy(err, request, broker.retry())
+
+
+def _open(
+    broker: Broker,
+    rates: Rates,
+    authenticator: auth.Authenticator,
+    topic_resolver: auth.TopicResolver,
+    room: int,
+    address: str,
+) -> Response:
     identity = auth.authenticate(authenticator, request)
     if broker.config.require_tenant and identity.tenant_id is None:
         raise AuthenticationFailed("a tenant is required", field="tenant_id")
@@ -118,11 +159,15 @@ def _stream(
         return Response(headers=HEADERS)
     try:
         broker.check_token(identity)
-        broker.check_room(identity)
-    except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
+    except LogUnavailable as err:
         return busy(err, request, broker.retry())
+    broker.check_room(identity, room=room, address=address)
+    who = (str(identity.tenant_id), str(identity.user_id))
+    rates.check("connect_rate_per_user", lambda: who)
     last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
-    body = Stream(broker, identity, topics, last_event_id, request.environ)
+    body = Stream(
+        broker, identity, topics, last_event_id, request.environ, room=room, address=address
+    )
     return StreamResponse(body, headers=HEADERS)
 
 
@@ -175,7 +220,10 @@ def add_health(host: Flask | Blueprint, broker: Broker) -> None:
 
 
 def _add_publisher_routes(
-    blueprint: Blueprint, broker: Broker, authenticator: auth.PublishAuthenticator | str
+    blueprint: Blueprint,
+    broker: Broker,
+    rates: Rates,
+    authenticator: auth.PublishAuthenticator | str,
 ) -> None:
     def guarded(view: Callable[[], Response]) -> Callable[[], Response]:
         def checked() -> Response:
@@ -189,6 +237,7 @@ def _add_publisher_routes(
     @blueprint.post("/publish")
     @guarded
     def publish() -> Response:
+        rates.check("publish_rate", lambda: client_address(request, "publish_rate"))
         return jsonify(id=broker.publish(_message(broker)))
 
     @blueprint.get("/stats")

@@ -1,10 +1,9 @@
 """Ends the streams of a process whose server wants to end.
 
-gunicorn tells nobody in a worker that it stops; but what SIGTERM calls there is a
-method of the worker, and the worker's ``alive`` turns false for a SIGTERM as for
-HUP, ``max_requests`` and ``--reload``.  So a thread looks at it ten times a second,
-and stops the brokers as soon as it does.  Elsewhere the interpreter's exit stops
-them: with Ctrl-C on a development server, or waitress.
+gunicorn tells nobody in a worker that it stops; but the worker's ``alive`` turns
+false for a SIGTERM as for HUP, ``max_requests`` and ``--reload``.  So a thread looks
+at it ten times a second, and stops the brokers as soon as it does.  Elsewhere the
+interpreter's exit stops them: with Ctrl-C on a development server, or waitress.
 
 Nothing has to be configured for this.
 """
@@ -13,14 +12,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
-import sys
 import threading
 import weakref
 from typing import Any
 
 from sse_broker.core.broker import Broker
 from sse_broker.core.threads import spawn
+from sse_broker.web.worker import gunicorn_worker
 
 __all__ = ["end_with_server"]
 
@@ -38,13 +36,6 @@ def end_with_server(broker: Broker) -> None:
     ending.add(broker)
 
 
-def _gunicorn_worker() -> Any:
-    """Return the gunicorn worker that this process is, or ``None``."""
-    base = sys.modules.get("gunicorn.workers.base")
-    owner = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return owner if base is not None and isinstance(owner, base.Worker) else None
-
-
 class _Ending:
     """The brokers of one process, and what waits for the server's end."""
 
@@ -59,7 +50,7 @@ class _Ending:
         if broker in self._brokers:
             return
         self._brokers.add(broker)
-        worker = _gunicorn_worker()
+        worker = gunicorn_worker()
         with self._starting:
             if not self._is_at_exit:
                 self._is_at_exit = True

@@ -47,7 +47,7 @@ __all__ = ["Pump", "Sink"]
 
 LINGER = 2.0  # seconds that a peer has to read the rest and close
 WAIT = 5.0  # seconds; a net under every wait
-ASIDE_BYTES = 128 * 1024  # read at the side at once, for one client
+ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
 _LIVE, _CLOSED = State.LIVE, State.CLOSED
 
 _log = logging.getLogger("sse_broker.pump")
@@ -88,6 +88,7 @@ class Sink:
         "reader",
         "ready",
         "sock",
+        "told",
         "written",
     )
 
@@ -96,6 +97,7 @@ class Sink:
     ) -> None:
         self.pump = pump
         self.reader = reader
+        self.told = reader.on_dropped
         self.client = reader.client
         self.sock = sock
         self.fd = sock.fileno()
@@ -117,6 +119,10 @@ class Sink:
     def __call__(self) -> None:
         """Have what waits written, as far as the socket takes it."""
         self.pump.serve(self)
+
+    def tell_dropped(self, client: Client, count: int) -> None:
+        """Have the receivers of a signal called at the side."""
+        self.pump.side.submit(lambda: self.told(client, count))
 
     def on_event(self, mask: int) -> None:
         """Act on what the poller saw."""
@@ -201,8 +207,7 @@ class Pump:
         sock.setblocking(False)
         sink = Sink(self, reader, sock, chunked, on_end)
         reader.client.abort = sink.ring  # a cut is seen although the socket is stuck
-        told = reader.on_dropped
-        reader.on_dropped = lambda client, count: self.side.submit(lambda: told(client, count))
+        reader.on_dropped = sink.tell_dropped
         self.post(lambda: self._take_over(sink))
 
     def linger(self, sock: Any) -> None:

@@ -8,14 +8,17 @@ a stream that says so and ends; only clients that can handle a status get one.
 from __future__ import annotations
 
 import math
+import socket
+import ssl
 from collections.abc import Mapping
+from typing import Any
 
 from flask import Request, Response, jsonify
 
 from sse_broker import errors
 from sse_broker.wire.message import library_frame, retry_frame
 
-__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "refuse", "status_of"]
+__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "hang_up", "refuse", "status_of"]
 
 STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidUserID: 400,
@@ -27,6 +30,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.TopicsNotEnabled: 500,
     errors.QueueFull: 503,
     errors.TooManyConnections: 503,
+    errors.TooManyRequests: 429,
     errors.BrokerStopped: 503,
     errors.StreamingUnsupported: 500,
     errors.LogUnavailable: 503,
@@ -64,12 +68,34 @@ def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
     """Return a refusal for now, in the form that makes this kind of client come back."""
     accepts = request.headers.get("Accept", "").partition(";")[0].strip().lower()
     plain = accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
-    if not plain:
-        return refuse(error)
-    return Response(busy_frames(error, retry), headers=HEADERS)
+    response = Response(busy_frames(error, retry), headers=HEADERS) if plain else refuse(error)
+    connection = request.environ.get("gunicorn.socket")
+    response.call_on_close(lambda: hang_up(connection))
+    return response
 
 
 def busy_frames(error: errors.BrokerError, retry: int) -> bytes:
-    """Return the whole stream of a refusal for now; *retry* is in milliseconds."""
+    """Return the whole stream of a refusal for now.
+
+    *retry*, in milliseconds, is the least wait; the error may ask for a longer
+    one, of which browsers are told at most a minute.
+    """
+    retry = min(60_000, max(retry, round(1000 * (error.retry_after or 0))))
     data = {"error": str(error), "retry_after": retry / 1000}
     return retry_frame(retry) + library_frame("error", "", data)
+
+
+def hang_up(connection: Any) -> None:
+    """Take no further request from the connection of a client that was refused.
+
+    For when the answer is written.  gunicorn would keep it for the next request,
+    and a crowd of refused clients would hold all the connections that it has; a
+    server that finds nothing more to read closes at once.  An application cannot
+    say ``Connection: close`` (PEP 3333, on hop-by-hop headers).
+    """
+    if connection is None or isinstance(connection, ssl.SSLSocket):
+        return
+    try:
+        connection.shutdown(socket.SHUT_RD)
+    except OSError:  # it has gone already
+        pass

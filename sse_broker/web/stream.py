@@ -23,14 +23,13 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
+from sse_broker.web.capacity import HANDOFF
 from sse_broker.web.ending import end_with_server
-from sse_broker.web.refusal import busy_frames
+from sse_broker.web.refusal import busy_frames, hang_up
 from sse_broker.web.sockets import server_socket, tune, waitress_socket
 from sse_broker.web.watch import watch
 
-__all__ = ["HANDOFF", "Handoff", "Stream"]
-
-HANDOFF = "sse_broker.handoff"  # the key in environ
+__all__ = ["Handoff", "Stream"]
 
 WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
 POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
@@ -59,11 +58,16 @@ class Stream(Iterator[bytes]):
         topics: tuple[str, ...],
         last_event_id: str,
         environ: Mapping[str, Any],
+        *,
+        room: int = 0,
+        address: str = "",
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
+        self._room = room
+        self._address = address
         self._socket = server_socket(environ)
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
         self._foreign = waitress_socket(environ)
@@ -78,6 +82,7 @@ class Stream(Iterator[bytes]):
         self._unwatch: Callable[[], None] | None = None
         self._lock = native_lock()  # the socket is not shut down once close() has returned
         self._closed = False
+        self._refused = False
 
     def __iter__(self) -> Stream:
         return self
@@ -104,9 +109,15 @@ class Stream(Iterator[bytes]):
         _warn_of_workers(self._several and not self._broker.log.shared)
         end_with_server(self._broker)
         try:
-            reader = self._broker.open(self._identity, self._topics, self._last_event_id)
+            reader = self._broker.open(
+                self._identity,
+                self._topics,
+                self._last_event_id,
+                room=self._room,
+                address=self._address,
+            )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
-            self._closed = True
+            self._closed = self._refused = True
             return busy_frames(err, self._broker.retry())
         self._reader = reader
         if self._socket is not None:
@@ -143,6 +154,8 @@ class Stream(Iterator[bytes]):
             unwatch, self._unwatch = self._unwatch, None
         if unwatch is not None:
             unwatch()
+        if self._refused:
+            hang_up(self._socket)
         if self._reader is not None:
             self._broker.unregister(self._reader.client, "client_gone")
 

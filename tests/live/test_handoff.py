@@ -78,6 +78,16 @@ def check_hand_off(server: Server) -> None:
     server.process.wait(8)
 
 
+def test_one_line_of_configuration_is_enough() -> None:
+    port = free_port()
+    command = gunicorn(port, "-c", "python:sse_broker.gunicorn_conf")
+    server = Server(command, port, SSE_PUBLISH_TOKEN=TOKEN).start()
+    try:
+        check_hand_off(server)
+    finally:
+        server.stop(signal.SIGKILL)
+
+
 @pytest.mark.parametrize("version", GUNICORNS)
 def test_each_gunicorn_hands_off(version: str, gunicorn_at) -> None:
     server = start(path=gunicorn_at(version))
@@ -206,7 +216,7 @@ def test_the_access_line_and_the_hook_come_at_the_end_with_all_its_bytes(tmp_pat
 
 
 def test_connections_that_were_handed_off_are_counted_until_they_end() -> None:
-    server = start("--worker-connections", "10")
+    server = start("--worker-connections", "10", SSE_RESERVE_THREADS="0")
     try:
         socks = [server.stream() for _ in range(10)]
         for sock in socks:
@@ -239,3 +249,22 @@ def test_a_body_that_a_middleware_encodes_stays_in_its_thread() -> None:
         sock.close()
     finally:
         server.stop()
+
+
+def test_statsd_is_told_of_a_stream_at_its_end() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(10)
+        server = start("--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}")
+        try:
+            sock = server.stream()
+            read_until(sock, b"event: welcome")
+            time.sleep(1.2)
+            sock.close()
+
+            while True:  # those of /healthz come first
+                got = re.match(rb"gunicorn.request.duration:([\d.]+)\|ms", statsd.recv(1000))
+                if got and float(got[1]) > 1000:
+                    break
+        finally:
+            server.stop()

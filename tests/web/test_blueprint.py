@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import jwt
 import pytest
@@ -56,6 +61,7 @@ def test_a_stream_has_its_headers_and_begins_with_welcome(broker: Broker) -> Non
     assert "Content-Length" not in response.headers
     assert welcome.event == "welcome"
     assert 2400 <= welcome.retry <= 3600
+    assert json.loads(welcome.data)["heartbeat"] == broker.config.heartbeat_interval
     (client,) = broker._here()._clients()
     assert client.topics == ("a:*", "b")
     response.close()
@@ -648,3 +654,33 @@ def test_a_cut_shuts_the_connection_down_that_waitress_writes_to(broker: Broker)
     response.close()
     ours.close()
     theirs.close()
+
+
+def test_the_script_is_for_everybody_and_is_sent_once(broker: Broker) -> None:
+    client = make(broker)
+
+    whole = client.get("/sse/client.js")
+    tag = whole.headers["ETag"]
+    known = client.get("/sse/client.js", headers={"If-None-Match": f"W/{tag}"})  # as gzip makes it
+    other = client.get("/sse/client.js", headers={"If-None-Match": '"of another version"'})
+
+    assert whole.status_code == 200
+    assert b"SSEBroker" in whole.data
+    assert whole.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert whole.headers["Cache-Control"] == "no-cache"
+    assert whole.headers["X-Content-Type-Options"] == "nosniff"
+    assert (known.status_code, known.data) == (304, b"")
+    assert known.headers["ETag"] == tag
+    assert (other.status_code, other.data) == (200, whole.data)
+
+
+def test_the_script_is_in_the_package(tmp_path) -> None:
+    root = Path(__file__).parents[2]
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "sse_broker"):
+        copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+        copy(root / name, tmp_path / name)
+    build = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "build_py"]
+
+    subprocess.run([*build, "--build-lib", "built"], cwd=tmp_path, check=True)
+
+    assert (tmp_path / "built/sse_broker/web/client.js").is_file()

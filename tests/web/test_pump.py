@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 
 import pytest
@@ -131,7 +132,7 @@ def test_what_waits_together_is_one_chunk(rig) -> None:
         rig.broker.broadcast("e", str(n))
     peer.read()
 
-    body = peer.got.partition(b'"resumed":false}\n\n')[2]
+    body = peer.got.partition(b"}\n\n")[2]
     assert re.fullmatch(rb"[0-9a-f]+\r\n(id: .*\nevent: e\ndata: \d+\n\n){20}\r\n", body)
 
 
@@ -309,6 +310,25 @@ def test_a_host_that_is_far_behind_sends_its_streams_to_the_log(rig, monkeypatch
 
     assert len(rig.broker._here()._incoming) <= 51
     assert peer.read().data == [str(n) for n in range(200)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_pump_is_reported_and_can_be_started_again(rig, monkeypatch) -> None:
+    rig = rig()
+    peer = rig.open()
+    monkeypatch.setattr(rig.pump, "turn", lambda: sys.exit())  # no Exception, so nothing stops it
+    rig.pump.start()
+    rig.pump._thread.join(5)
+    assert not rig.broker.health()["streams"]
+    monkeypatch.undo()
+
+    rig.pump.start()
+
+    assert rig.broker.health()["streams"]
+    rig.broker.broadcast("e", "1")
+    peer.sock.settimeout(5)
+    assert b"data: 1\n" in peer.sock.recv(1000)
+    rig.pump.stop()
 
 
 def test_a_trouble_with_one_stream_is_not_the_others(rig, monkeypatch) -> None:

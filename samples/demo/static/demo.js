@@ -1,4 +1,4 @@
-// The demo page: one EventSource, six panels.  Text goes in by textContent only.
+// The demo page: one stream (client.js of the library), six panels.  Text goes in by textContent only.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -14,10 +14,7 @@ const CHARTS = [  // field of a sample, label, the least its axis reaches to
 
 let users = [];
 let me = null;          // one of users
-let source = null;      // the EventSource of now; events of older ones are ignored
-let lastId = "";        // what to go on from
-let retryTimer = 0;
-let wait = 0;           // ms until the next try, doubled by each that fails
+let stream = null;
 let count = 0;
 let sampled = 0;        // when the last sample came
 const samples = [];
@@ -62,46 +59,29 @@ function state(name, detail = "") {
 }
 
 function connect() {
-  clearTimeout(retryTimer);
-  source?.close();
-  state(lastId ? "reconnecting" : "connecting", lastId && `after ${lastId}`);
   const query = new URLSearchParams({ user_id: me.id, topics: TOPICS });
-  if (lastId) query.set("last_event_id", lastId);
-  const stream = source = new EventSource(`/sse/stream?${query}`);
-  stream.onerror = () => {
-    if (stream !== source) return;
-    state(lastId ? "reconnecting" : "connecting", lastId && `after ${lastId}`);
-    // An EventSource that was refused (a proxy's 502, say) gives up for good: make a new one.
-    if (stream.readyState === EventSource.CLOSED) {
-      wait = Math.min(15000, (wait || 500) * 2);
-      retryTimer = setTimeout(connect, wait * (0.5 + Math.random() / 2));
-    }
-  };
-  for (const name of [...LIBRARY, ...Object.keys(panels)]) {
-    stream.addEventListener(name, (event) => {
-      if (stream === source && event.data !== undefined) take(name, event);
-    });
-  }
+  stream?.close();
+  stream = SSEBroker.connect(`/sse/stream?${query}`, {
+    onEvent: take,
+    onReset: recover,
+    onState(name, { reason }) {
+      const after = stream.lastEventId && `after ${stream.lastEventId}`;
+      if (name === "open") state("live", stream.lastEventId);
+      else if (name === "closed") state("closed", reason);
+      else state(after ? "reconnecting" : "connecting", reason || after);
+    },
+  });
+  state("connecting");
 }
 
-function take(name, event) {
-  if (event.lastEventId) lastId = event.lastEventId;
-  show(name, event.data, event.lastEventId);
-  if (name === "close" || name === "error") {
-    state("reconnecting", `after ${lastId}`);
-    return;
-  }
-  state("live", lastId);
-  if (name === "welcome") {
-    wait = 0;
+function take({ type, data, text, lastEventId }) {
+  show(type, text, lastEventId);
+  if (stream.state === "open") state("live", lastEventId);
+  if (type === "welcome") {
     post("/dashboard", {});  // a new server has nobody measuring yet
     sampled = Date.now();
-  } else if (name === "reset") {
-    recover();
   } else {
-    let data = event.data;
-    try { data = JSON.parse(data); } catch { /* a string that its sender made */ }
-    panels[name]?.(data);
+    panels[type]?.(data);
   }
 }
 
@@ -243,8 +223,6 @@ async function load(fresh) {
 
 async function become(user) {
   me = user;
-  lastId = "";
-  source?.close();
   readAll();
   history.replaceState(null, "", `#${user.name}`);
   for (const id of ["inbox", "approvals", "tasks", "logs"]) $(id).replaceChildren();
