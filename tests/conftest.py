@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from sse_broker import Broker
+from sse_broker.web import watch
 from tests import databases
 
 # An example may take its time on a busy machine.
@@ -25,6 +26,19 @@ def no_thread_left_behind() -> Iterator[None]:
     for thread in left:
         thread.join(timeout=3)
     assert not [t.name for t in left if t.is_alive()]
+
+
+@pytest.fixture
+def own_watcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A watcher of sockets for one test, closed at its end."""
+    watchers: dict[int, Any] = {}
+    monkeypatch.setattr(watch, "_watchers", watchers)
+    yield
+    for one in watchers.values():
+        if one._thread is not None:
+            one._thread.join(10)
+        for end in (one._bell, one._rung, one._selector):
+            end.close()
 
 
 @pytest.fixture

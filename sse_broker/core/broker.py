@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -478,7 +479,26 @@ class Broker:
         return process
 
     def _make(self) -> Process:
+        if not self.log.shared and self._is_in_child():
+            _log.warning(
+                "%s is each process's own: what this child process sends reaches no stream of"
+                " its parent; use sqlite:///path or redis://",
+                self.log.url,
+            )
         return Process(self, self.config, self.log, self._clock, self._ticks)
+
+    def _is_in_child(self) -> bool:
+        """Whether a parent process has the streams, so that those who send here may mean them."""
+        multiprocessing = sys.modules.get("multiprocessing")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            return True
+        return any(process.has_streams for process in self._processes.values())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Broker cannot be sent to another process; make one there, over a log that"
+            " processes share: Broker(log='sqlite:///path') or redis://"
+        )
 
     def _here_for_streams(self) -> Process:
         """Return this process's share, made for the threads that there are now.

@@ -104,6 +104,11 @@ class Process:
         )
         self.presence.nudge = self.reaper.nudge
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether there are streams, or were when this process was forked.  Takes no lock."""
+        return len(self._registry) > 0
+
     def count_on(self, before: Process) -> Process:
         """Take over what another one of this process has counted; return this one."""
         self._gone = before._gone

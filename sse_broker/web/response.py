@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flask import Response
+from flask import Response, has_request_context, request
 
 from sse_broker.web.refusal import HEADERS
+from sse_broker.web.sockets import server_socket, tune, waitress_socket
 from sse_broker.wire.message import Message, comment_frame, format_event
 
 __all__ = ["event_stream"]
@@ -19,22 +20,27 @@ def event_stream(events: Iterable[Any]) -> Response:
     Each is an ``(event, data)`` pair, a :class:`Message`, bytes that
     :func:`format_event` made, or anything else that is data for ``message``.
     *events* is iterated by the server, after the view has returned, and closed
-    at the end if it can be.  Nothing is kept, replayed or shared: the broker is
+    at the end if it can be.  A client that takes nothing for 30 s is given up,
+    where the server shows its socket.  Nothing is kept, replayed or shared: the broker is
     what does that.
     """
-    return Response(_Frames(events), headers=HEADERS)
+    environ = request.environ if has_request_context() else {}
+    return Response(_Frames(events, environ), headers=HEADERS)
 
 
 class _Frames(Iterator[bytes]):
     """An iterator class, so that ``close()`` reaches the source even before the first frame."""
 
-    def __init__(self, events: Iterable[Any]) -> None:
+    def __init__(self, events: Iterable[Any], environ: Mapping[str, Any]) -> None:
         self._source = events
+        self._socket = server_socket(environ) or waitress_socket(environ)
         self._events: Iterator[Any] | None = None
 
     def __next__(self) -> bytes:
         if self._events is None:
             self._events = iter(self._source)
+            if self._socket is not None:
+                tune(self._socket)
             return comment_frame("sse_broker")  # headers and first bytes leave at once
         return _frame(next(self._events))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -25,15 +26,13 @@ from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.web.capacity import HANDOFF
 from sse_broker.web.ending import end_with_server
 from sse_broker.web.refusal import busy_frames, hang_up
+from sse_broker.web.sockets import server_socket, tune, waitress_socket
 from sse_broker.web.watch import watch
 
 __all__ = ["Handoff", "Stream"]
 
 WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
 POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
-SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
-USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
-KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 _log = logging.getLogger("sse_broker.stream")
 _warned_of_workers = False
@@ -69,8 +68,9 @@ class Stream(Iterator[bytes]):
         self._last_event_id = last_event_id
         self._room = room
         self._address = address
-        self._socket = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        self._socket = server_socket(environ)
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
+        self._foreign = waitress_socket(environ)
         self._wait = WAIT if self._left is None else POLLED_WAIT
         self._now = broker.clock.monotonic
         self._several = bool(environ.get("wsgi.multiprocess"))
@@ -121,7 +121,11 @@ class Stream(Iterator[bytes]):
             return busy_frames(err, self._broker.retry())
         self._reader = reader
         if self._socket is not None:
-            _tune(self._socket)
+            _open.add(self)
+            tune(self._socket)
+        elif self._foreign is not None:
+            tune(self._foreign)
+            reader.client.abort = self._abort_foreign
         if self._handoff is not None and self._handoff.accepts():
             self._handed = True
         elif self._socket is not None:
@@ -133,8 +137,18 @@ class Stream(Iterator[bytes]):
         """Return what another writer needs to go on, if this stream is to be handed off."""
         return (self._broker, self._reader) if self._handed and self._reader else None
 
+    def leave_to_parent(self, dead: socket.socket) -> None:
+        """In a forked child: put *dead* where this process has the parent's connection.
+
+        Under gevent a copy of the write that the parent is in may go on here.
+        """
+        fd = -1 if self._socket is None else self._socket.fileno()
+        if fd >= 0:  # else it is closed already
+            os.dup2(dead.fileno(), fd, inheritable=False)
+
     def close(self) -> None:
         """Take the client out.  Any thread; idempotent; waits for nothing."""
+        _open.discard(self)
         with self._lock:
             self._closed = True
             unwatch, self._unwatch = self._unwatch, None
@@ -144,6 +158,13 @@ class Stream(Iterator[bytes]):
             hang_up(self._socket)
         if self._reader is not None:
             self._broker.unregister(self._reader.client, "client_gone")
+
+    def _abort_foreign(self) -> None:
+        """Shut a connection down that another thread may close meanwhile."""
+        try:
+            self._foreign.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
     def _abort(self) -> None:
         """Shut the connection down under a write that is stuck in it."""
@@ -164,19 +185,23 @@ class Stream(Iterator[bytes]):
                 twin.close()
 
 
-def _tune(sock: Any) -> None:
-    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
-    options = [
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.SOL_SOCKET, "SO_SNDBUF", SEND_BUFFER),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
-        *((socket.IPPROTO_TCP, name, value) for name, value in KEEPALIVE.items()),
-    ]
-    for level, name, value in options:
-        try:
-            sock.setsockopt(level, getattr(socket, name), value)
-        except (OSError, AttributeError):  # a unix socket, or another system
-            pass
+_open: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Let go of the connections that a fork has copied, so that only the parent writes and ends."""
+    streams = list(_open)
+    _open.clear()
+    if streams:
+        dead, peer = socket.socketpair()
+        peer.close()
+        for stream in streams:
+            stream.leave_to_parent(dead)
+        dead.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _warn_of_workers(due: bool) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -138,18 +140,6 @@ def test_a_feed_whose_listener_fails_goes_on_and_has_the_record_looked_for(how) 
     assert not feed._thread.is_alive()
 
 
-@pytest.fixture
-def own_watcher(monkeypatch):
-    watchers: dict[int, object] = {}
-    monkeypatch.setattr(watch, "_watchers", watchers)
-    yield
-    for one in watchers.values():
-        if one._thread is not None:
-            one._thread.join(10)
-        for end in (one._bell, one._rung, one._selector):
-            end.close()
-
-
 @pytest.mark.usefixtures("own_watcher")
 def test_a_dead_watcher_goes_on_with_the_sockets_it_has() -> None:
     gone: list[str] = []
@@ -221,3 +211,10 @@ def test_a_side_that_lost_all_its_threads_has_others() -> None:
 
     assert done.wait(10)
     side.stop()
+
+
+def test_a_thread_that_is_a_greenlet_does_not_go_on_in_a_forked_child() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_fork"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("ok\n", "", 0)

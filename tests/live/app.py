@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import sys
@@ -56,6 +57,20 @@ def create_app() -> Flask:
         started = time.monotonic()
         start(lambda: sse.send_to_topic("crowd", "native", str(started)), ())
         return jsonify(ok=True)
+
+    @app.post("/fork")
+    def fork() -> Any:
+        """Have a forked child send, and live on for a while with all that it has inherited."""
+
+        seconds = request.args.get("seconds", 0, int)
+
+        def child() -> None:
+            sse.send_to_topic("crowd", "forked", os.getpid())
+            time.sleep(seconds)
+
+        process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
+        process.start()
+        return jsonify(pid=process.pid)
 
     @app.post("/raise")
     def start_raising() -> Any:

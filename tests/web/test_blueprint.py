@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -560,6 +562,98 @@ def test_an_abandoned_stream_is_found_by_the_reaper() -> None:
 
         assert reader.client.state is State.CLOSED
         assert broker.get_stats().total_clients == 0
+
+
+def test_two_brokers_of_one_app_have_nothing_in_common() -> None:
+    with Broker() as one, Broker(BrokerConfig(max_connections=1)) as two:
+        app = Flask(__name__)
+        for name, broker in (("one", one), ("two", two)):
+            blueprint = create_blueprint(broker, publish_authenticator="secret", name=name)
+            app.register_blueprint(blueprint, url_prefix=f"/{name}")
+        client = app.test_client()
+        streams = {name: client.get(f"/{name}/stream?user_id={USER}") for name in ("one", "two")}
+        for response in streams.values():
+            first(response)
+        body = {"target": "broadcast", "event": "e", "data": "for two"}
+
+        assert client.post("/two/publish", json=body, headers=BEARER).status_code == 200
+
+        assert [e.data for e in first(streams["two"])] == ["for two"]
+        assert one.get_stats().messages_sent == 0
+        for name, published in (("one", 0), ("two", 1)):
+            text = client.get(f"/{name}/metrics").text
+            assert f"sse_messages_published_total {published}.0" in text
+            assert "sse_active_connections_total 1.0" in text
+        two.stop(timeout=0)
+        assert client.get("/two/readyz").status_code == 503
+        assert client.get("/one/readyz").status_code == 200
+        for response in streams.values():
+            response.close()
+
+
+def test_stopping_is_bounded_although_a_stream_never_ends() -> None:
+    broker, aborted = Broker(), threading.Event()
+    broker.start()
+    stuck = Client(1)
+    stuck.abort = aborted.set
+    broker.register(stuck)
+
+    stopping = threading.Thread(target=broker.stop, args=(0.2,))
+    stopping.start()
+    stopping.join(20)
+
+    assert not stopping.is_alive()
+    assert aborted.is_set()
+    assert stuck.state is State.CLOSED
+    assert broker.get_stats().total_clients == 0
+
+
+@pytest.mark.usefixtures("own_watcher")
+@pytest.mark.parametrize("key", ["gunicorn.socket", "werkzeug.socket", "waitress"])
+@pytest.mark.parametrize("path", ["/sse/stream", "/other"])
+def test_the_kernel_is_told_of_stuck_and_vanished_clients(
+    broker: Broker, key: str, path: str
+) -> None:
+    app = Flask(__name__)
+    app.register_blueprint(create_blueprint(broker), url_prefix="/sse")
+    app.add_url_rule("/other", view_func=lambda: event_stream(["x"]))
+    with socket.socket() as sock:
+        channel = Channel(sock)
+        environ = {key: sock, "waitress.client_disconnected": None}
+        if key == "waitress":
+            environ["waitress.client_disconnected"] = channel.check_client_disconnected
+        response = app.test_client().get(f"{path}?user_id={USER}", environ_overrides=environ)
+        next(iter(response.response))
+
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        response.close()
+
+
+class Channel:
+    """What waitress has of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    def check_client_disconnected(self) -> bool:
+        return False
+
+
+def test_a_cut_shuts_the_connection_down_that_waitress_writes_to(broker: Broker) -> None:
+    ours, theirs = socket.socketpair()
+    environ = {"waitress.client_disconnected": Channel(ours).check_client_disconnected}
+    response = make(broker).get(STREAM, environ_overrides=environ)
+    first(response)
+    (client,) = broker._here()._clients()
+
+    client.cut("timeout")
+
+    theirs.settimeout(5)
+    assert theirs.recv(1) == b""
+    response.close()
+    ours.close()
+    theirs.close()
 
 
 def test_the_script_is_for_everybody_and_is_sent_once(broker: Broker) -> None:

@@ -1,0 +1,39 @@
+"""A request's socket, where the server shows it, and what the kernel is asked to do for it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["server_socket", "tune", "waitress_socket"]
+
+SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
+USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def server_socket(environ: Mapping[str, Any]) -> Any:
+    """Return the socket that the thread of a request writes to, or ``None``."""
+    return environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+
+
+def waitress_socket(environ: Mapping[str, Any]) -> Any:
+    """Return a request's socket under waitress, whose main thread reads, writes and closes it."""
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    return getattr(channel, "socket", None)
+
+
+def tune(sock: Any) -> None:
+    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.SOL_SOCKET, "SO_SNDBUF", SEND_BUFFER),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
+        *((socket.IPPROTO_TCP, name, value) for name, value in KEEPALIVE.items()),
+    ]
+    for level, name, value in options:
+        try:
+            sock.setsockopt(level, getattr(socket, name), value)
+        except (OSError, AttributeError):  # a unix socket, or another system
+            pass
