@@ -34,6 +34,7 @@ from sse_broker.core import sync
 from sse_broker.core.broker import Broker
 from sse_broker.core.reader import Reader
 from sse_broker.web.capacity import HANDOFF
+from sse_broker.web.direct import as_it_is
 from sse_broker.web.pump import Pump
 from sse_broker.web.stream import Stream
 
@@ -169,10 +170,7 @@ class _Handoff:
     def accepts(self) -> bool:
         """Whether the frames may go to the socket as they are."""
         response, pump = self._response, self._worker.pump
-        names = {name.lower() for name, _ in response.headers}
-        if response.status_code != 200 or response.response_length is not None:
-            return False
-        if "content-encoding" in names or pump is None:
+        if pump is None or not as_it_is(response):
             return False
         pump.restart()  # should it have died; the broker would do it within a second
         response.force_close()  # nothing is asked on this connection after the stream

@@ -15,7 +15,7 @@ Life of a client::
 Lock map
     queue.mutex   guards the queue, the state and the counts; a native lock
     order         a leaf, but for the lock of the wake chain, which is one itself
-    held for      O(1) work, or one copy of the queue; never across I/O or a callback
+    held for      O(1) work, one copy of the queue, or one write that does not wait
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
         self.is_shutdown = False  # of Python 3.13
         self.chain: WakeChain | None = None
         self._bell = make_bell()
-        self._waiting = False
+        self.armed = False  # the consumer waits, and nothing has come since
 
     def __getattr__(self, name: str) -> Any:
         """Return one of queue.Queue's conditions, made when it is first asked for."""
@@ -94,17 +94,17 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
     def hang(self, bell: Bell) -> None:
         """Have *bell* rung for this queue from now on, once after each :meth:`arm`; rings now."""
         with self.mutex:
-            self.chain, self._bell, self._waiting = None, bell, False
+            self.chain, self._bell, self.armed = None, bell, False
         bell.ring()
 
     def arm(self) -> None:
         """Have the bell rung once more; what waits is looked at after this."""
-        self._waiting = True
+        self.armed = True
 
     def ring_locked(self) -> None:
         """Wake the consumer, if it waits."""
-        if self._waiting:
-            self._waiting = False
+        if self.armed:
+            self.armed = False
             if self.chain is None:
                 self._bell.ring()
             else:
@@ -116,7 +116,7 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
         A bell that is called too late rings into the next wait, which then
         finds nothing and is repeated by whoever waits.
         """
-        self._waiting, rang = True, False
+        self.armed, rang = True, False
         self.mutex.release()
         try:
             rang = self._bell.wait(timeout)
@@ -124,7 +124,7 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             if rang and self.chain is not None:
                 self.chain.woke()
             self.mutex.acquire()
-            self._waiting = False
+            self.armed = False
 
     def put(self, item: Record, block: bool = True, timeout: float | None = None) -> None:
         """Put one record in and wake the consumer.  Never waits, whatever the arguments say.

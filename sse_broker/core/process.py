@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
+from sse_broker.core.batch import Batch
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.identity import Identity
@@ -362,7 +363,7 @@ class Process:
     def _spread(self, clients: Sequence[Client], batch: list[Record], size: int) -> None:
         if batch:
             assert self._host is not None
-            self._host.spread(clients, batch)
+            self._host.spread(clients, Batch(batch))
             self._delivered = batch[-1].position
             self._handed += size
 

@@ -92,6 +92,11 @@ class Reader:
         return self._replaying or self._authorizer not in (None, may_read)
 
     @property
+    def asks(self) -> bool:
+        """Whether somebody is asked, record by record, if the client may have it."""
+        return self._authorizer is not None
+
+    @property
     def is_replaying(self) -> bool:
         """Whether what comes next is read from the log."""
         return self._replaying

@@ -46,6 +46,12 @@ class StreamResponse(Response):
 
     implicit_sequence_conversion = False
 
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """Show the stream who answers its request."""
+        if isinstance(self.response, Stream):
+            self.response.start_response = start_response
+        return super().__call__(environ, start_response)
+
     def get_app_iter(self, environ: Any) -> Iterable[bytes]:
         """Return the stream itself, unless something is to be called when it is closed."""
         return super().get_app_iter(environ) if self._on_close else self.iter_encoded()

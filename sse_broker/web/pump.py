@@ -36,12 +36,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sse_broker.core.batch import Batch, as_chunk
 from sse_broker.core.client import Client, State
-from sse_broker.core.ports import Record
 from sse_broker.core.reader import Reader
 from sse_broker.core.threads import is_alive, spawn
 from sse_broker.web.poller import WRITE, make_poller
 from sse_broker.web.side import Side
+from sse_broker.web.sockets import FLAGS, c_send
 
 __all__ = ["Pump", "Sink"]
 
@@ -53,24 +54,7 @@ _LIVE, _CLOSED = State.LIVE, State.CLOSED
 _log = logging.getLogger("sse_broker.pump")
 
 
-def _c_send() -> Any:
-    """Return the C library's ``send`` that keeps the GIL, or ``None``."""
-    try:
-        send = ctypes.PyDLL(None).send
-    except (OSError, AttributeError, TypeError):
-        return None
-    send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-    send.restype = ctypes.c_ssize_t
-    return send
-
-
-_SEND = _c_send()
-_FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
-
-
-def _chunk(data: bytes) -> bytes:
-    """Return *data* as one chunk of the chunked coding (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+_SEND = c_send()
 
 
 class Sink:
@@ -218,13 +202,11 @@ class Pump:
 
     # On the pump's thread.
 
-    def spread(self, clients: Sequence[Client], records: Sequence[Record]) -> None:
-        """Write records to each client that is ready; queue them for the others."""
-        first, last, count = records[0].position, records[-1].position, len(records)
-        plain = records[0].frame if count == 1 else b"".join([one.frame for one in records])
-        chunked = _chunk(plain)
-        plain_size, chunked_size = len(plain), len(chunked)
-        now, send, flags = self._now(), _SEND or self._python_send, _FLAGS
+    def spread(self, clients: Sequence[Client], batch: Batch) -> None:
+        """Write a batch to each client that is ready; queue it for the others."""
+        first, last, count = batch.first, batch.last, batch.count
+        plain, chunk = batch.plain, batch.chunk
+        now, send, flags = self._now(), _SEND or self._python_send, FLAGS
         for client in clients:
             sink = client.sink
             if (
@@ -235,13 +217,10 @@ class Pump:
             ):
                 if sink is not None:
                     sink.ready = False  # what is queued here goes before what comes next
-                client.offer_all(records)
+                client.offer_all(batch.records)
                 continue
-            if sink.chunked:
-                data, size = chunked, chunked_size
-            else:
-                data, size = plain, plain_size
-            took = send(sink.fd, data, size, flags)
+            data, size, c_size = chunk if sink.chunked else plain
+            took = send(sink.fd, data, c_size, flags)
             sink.reader.cursor = last
             client.sent += count
             if took == size:
@@ -250,7 +229,7 @@ class Pump:
             else:
                 self._write_rest(sink, data, took)
 
-    def _python_send(self, fd: int, data: bytes, size: int, flags: int) -> int:
+    def _python_send(self, fd: int, data: bytes, size: object, flags: int) -> int:
         del size, flags
         sink = self._by_fd[fd]
         return _try_send(sink.sock, data)
@@ -329,12 +308,12 @@ class Pump:
     def _write(self, sink: Sink, data: bytes) -> bool:
         """Write one chunk; say whether all of it went."""
         if sink.chunked:
-            data = _chunk(data)
+            data = as_chunk(data)
         size = len(data)
         if _SEND is None or isinstance(sink.sock, ssl.SSLSocket):
             took = _try_send(sink.sock, data)
         else:
-            took = _SEND(sink.fd, data, size, _FLAGS)
+            took = _SEND(sink.fd, data, ctypes.c_size_t(size), FLAGS)
         if took == size:
             sink.written += size
             sink.client.last_seen = self._now()

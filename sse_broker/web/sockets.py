@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["server_socket", "tune", "waitress_socket"]
+__all__ = ["FLAGS", "c_send", "server_socket", "tune", "waitress_socket"]
+
+FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
 USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def c_send() -> Any:
+    """Return the C library's ``send``, called without giving up the GIL, or ``None``.
+
+    A socket's own gives it up, and beside a busy thread it comes back a switch
+    interval (5 ms) later, for each write.  With ``FLAGS`` it never waits; -1 says
+    that nothing was taken, and not why.  The length has to be a ``c_size_t``: to
+    declare the arguments' types would cost as much again as the call.
+    """
+    try:
+        send = ctypes.PyDLL(None).send
+    except (OSError, AttributeError, TypeError):
+        return None
+    send.restype = ctypes.c_ssize_t
+    return send if FLAGS else None
 
 
 def server_socket(environ: Mapping[str, Any]) -> Any:

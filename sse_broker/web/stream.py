@@ -24,6 +24,7 @@ from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.web.capacity import HANDOFF
+from sse_broker.web.direct import Direct, direct
 from sse_broker.web.ending import end_with_server
 from sse_broker.web.refusal import busy_frames, hang_up
 from sse_broker.web.sockets import server_socket, tune, waitress_socket
@@ -78,6 +79,10 @@ class Stream(Iterator[bytes]):
         if self._handoff is not None:
             self._handoff.stream = self
         self._handed = False
+        self.start_response: Any = None
+        """What the response was given by its server, or by what is between the two."""
+        self._direct: Direct | None = None
+        self._is_under_way = False
         self._reader: Reader | None = None
         self._unwatch: Callable[[], None] | None = None
         self._lock = native_lock()  # the socket is not shut down once close() has returned
@@ -94,8 +99,12 @@ class Stream(Iterator[bytes]):
         if self._handed:
             raise StopIteration
         reader.client.last_seen = self._now()  # the last chunk was written
+        if not self._is_under_way:
+            self._get_under_way(reader)
         while not self._closed:
             chunk = reader.next(self._wait)
+            if self._direct is not None and not self._direct.finish():
+                break
             if chunk:
                 return chunk
             if chunk is None or (self._left is not None and self._left()):
@@ -132,6 +141,13 @@ class Stream(Iterator[bytes]):
             reader.client.abort = self._abort
             self._unwatch = watch(self._socket, lambda: reader.client.cut("client_gone"))
         return reader.next(0) or b""
+
+    def _get_under_way(self, reader: Reader) -> None:
+        """Have live messages written where they are fanned out, now that headers are sent."""
+        self._is_under_way = True
+        if self._socket is not None and self._handoff is None:
+            self._direct = direct(self.start_response, reader, self._socket)
+        self.start_response = None
 
     def hand_off(self) -> tuple[Broker, Reader] | None:
         """Return what another writer needs to go on, if this stream is to be handed off."""

@@ -11,6 +11,7 @@ import pytest
 
 from sse_broker import Broker, BrokerConfig, Identity, Message, Target
 from sse_broker.core import sync
+from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.ports import Record
 from sse_broker.testing import read_events
@@ -205,8 +206,8 @@ def test_records_that_are_queued_for_a_ready_sink_are_not_passed_by_later_ones(r
     records = [Record(n, f"e-{n}", Message(Target.BROADCAST, str(n))) for n in range(1, 5)]
     peer.sink.reader.cursor = 1
 
-    rig.pump.spread([peer.client], records[:3])
-    rig.pump.spread([peer.client], records[3:])
+    rig.pump.spread([peer.client], Batch(records[:3]))
+    rig.pump.spread([peer.client], Batch(records[3:]))
 
     assert peer.read().data == ["2", "3", "4"]
     assert peer.sink.ready

@@ -1,0 +1,44 @@
+"""What is handed out together: neighbouring records for the same clients, joined once for all."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+from sse_broker.core.ports import Record
+
+__all__ = ["Batch", "as_chunk"]
+
+Form = tuple[bytes, int, ctypes.c_size_t]
+"""Bytes and how many they are, for Python and for C."""
+
+
+class Batch:
+    """Records, oldest first, and their frames as one piece of bytes in either framing."""
+
+    __slots__ = ("_chunk", "count", "first", "last", "plain", "records")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.first, self.last, self.count = records[0].position, records[-1].position, len(records)
+        if self.count == 1:
+            self.plain = _form(records[0].frame)
+        else:
+            self.plain = _form(b"".join([record.frame for record in records]))
+        self._chunk: Form | None = None
+
+    @property
+    def chunk(self) -> Form:
+        """The frames as one chunk of the chunked coding (RFC 9112, section 7.1)."""
+        if self._chunk is None:
+            self._chunk = _form(as_chunk(self.plain[0]))
+        return self._chunk
+
+
+def _form(data: bytes) -> Form:
+    return data, len(data), ctypes.c_size_t(len(data))
+
+
+def as_chunk(data: bytes) -> bytes:
+    """Return *data*, which is not empty, as one chunk of the chunked coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

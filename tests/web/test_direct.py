@@ -1,0 +1,283 @@
+"""Direct writes: gunicorn's response over a socket pair, iterated by a thread as gunicorn does."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from gunicorn.config import Config
+from gunicorn.http.wsgi import Response
+
+from sse_broker import Broker, BrokerConfig, Identity
+from sse_broker.core.sync import Loop
+from sse_broker.testing import read_events
+from sse_broker.web.blueprint import create_blueprint
+from sse_broker.web.direct import Direct
+from tests.core.streams import LIBRARY
+
+pytestmark = pytest.mark.usefixtures("own_watcher")
+
+
+class Served:
+    """One stream, its server's thread, and the peer that reads."""
+
+    def __init__(self, broker: Broker, *, version=(1, 1), wrap=None):
+        self.broker = broker
+        self.ours, self.theirs = socket.socketpair()
+        self.theirs.settimeout(20)
+        self.got, self.yielded, self.failed = b"", 0, None
+        request = SimpleNamespace(
+            method="GET", version=version, should_close=lambda: True, headers=[]
+        )
+        self.response = Response(request, self.ours, Config())
+        app = Flask(__name__)
+        app.register_blueprint(create_blueprint(broker, lambda request: Identity(1)))
+        self.app = wrap(app) if wrap else app
+        self.environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/stream",
+            "QUERY_STRING": "",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": f"HTTP/{version[0]}.{version[1]}",
+            "SERVER_SOFTWARE": "gunicorn",
+            "wsgi.url_scheme": "http",
+            "wsgi.multithread": True,
+            "gunicorn.socket": self.ours,
+        }
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+        self.read_until(b"event: welcome")
+        self.wait_for_rest()
+
+    def _serve(self) -> None:
+        body = self.app(self.environ, self.response.start_response)
+        try:
+            for item in body:
+                self.yielded += 1
+                self.response.write(item)
+            self.response.close()
+        except OSError as err:
+            self.failed = err
+        finally:
+            body.close()
+            self.ours.close()
+
+    @property
+    def client(self) -> Any:
+        (client,) = self.broker._here()._registry.clients()
+        return client
+
+    @property
+    def head(self) -> bytes:
+        return self.got.partition(b"\r\n\r\n")[0]
+
+    @property
+    def body(self) -> bytes:
+        """The body, out of its chunks if it is in some."""
+        rest = self.got.partition(b"\r\n\r\n")[2]
+        if b"chunked" not in self.head:
+            return rest
+        body = b""
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            if len(rest) < int(size, 16) + 2:
+                break
+            body += rest[: int(size, 16)]
+            assert rest[int(size, 16) :][:2] == b"\r\n"
+            rest = rest[int(size, 16) + 2 :]
+        return body
+
+    @property
+    def data(self) -> list[str]:
+        return [one.data for one in read_events(self.body) if one.event not in LIBRARY]
+
+    def read_until(self, what: bytes) -> Served:
+        while what not in self.got:
+            piece = self.theirs.recv(65_536)
+            if not piece:
+                break
+            self.got += piece
+        return self
+
+    def wait_for_rest(self) -> Served:
+        """Wait until the stream has nothing to do but to wait."""
+        end = time.monotonic() + 20
+        while not self.client.queue.armed and time.monotonic() < end:
+            time.sleep(0.001)
+        time.sleep(0.005)  # the turn is over too
+        return self
+
+    def leave(self) -> None:
+        self.theirs.close()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def serve():
+    made = []
+
+    def make(*, config: dict[str, Any] | None = None, **how: Any) -> Served:
+        broker = Broker(BrokerConfig(**config or {}))
+        made.append(Served(broker, **how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.leave()
+        one.broker.stop()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (1, 1)])
+def test_a_message_is_written_where_it_is_sent_and_its_stream_sleeps_on(serve, version) -> None:
+    one = serve(version=version)
+    before = one.yielded
+
+    for n in range(3):
+        one.broker.broadcast("e", f"message {n}")
+        one.read_until(b"message %d\n\n" % n).wait_for_rest()
+
+    assert one.data == ["message 0", "message 1", "message 2"]
+    assert one.yielded == before
+    assert one.client.sent == 3
+    assert one.response.sent == len(one.body)
+    assert (b"chunked" in one.head) == (version == (1, 1))
+
+
+def test_the_second_of_a_turn_is_queued_and_leaves_with_what_follows_it(serve, monkeypatch) -> None:
+    monkeypatch.setattr(Loop, "PAUSE", 60.0)
+    one = serve()
+    before = one.yielded
+    for n in range(100):
+        one.broker.broadcast("e", str(n))
+    one.broker.broadcast("e", "last")
+    one.read_until(b"last")
+
+    assert one.data == [*map(str, range(100)), "last"]
+    assert one.yielded > before
+
+
+def test_a_socket_that_takes_a_part_gets_the_rest_from_its_stream_and_in_order(serve) -> None:
+    one = serve(config={"client_buffer_size": 10_000})
+    one.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for n in range(40):
+        one.broker.broadcast("e", f"{n} " + n * 1000 * "x")
+        time.sleep(0.002)
+    one.broker.broadcast("e", "last")
+    one.read_until(b"last\n\n")
+
+    assert [data.split()[0] for data in one.data] == [*map(str, range(40)), "last"]
+    assert [len(data.split()[1]) for data in one.data[1:-1]] == [n * 1000 for n in range(1, 40)]
+
+
+def test_who_puts_in_a_start_response_of_its_own_sees_every_byte(serve) -> None:
+    def shouting(app: Any) -> Any:
+        def wrapped(environ: Any, start_response: Any) -> Any:
+            def start(status: str, headers: Any, exc_info: Any = None) -> Any:
+                return start_response(status, headers, exc_info)
+
+            body = app(environ, start)
+            return Upper(body)
+
+        return wrapped
+
+    one = serve(wrap=shouting)
+    one.broker.broadcast("e", "loud")
+    one.read_until(b"LOUD")
+
+    assert b"data: loud" not in one.got
+
+
+class Upper:
+    def __init__(self, body: Any) -> None:
+        self.body = body
+
+    def __iter__(self) -> Any:
+        for item in self.body:
+            yield item.replace(b"loud", b"LOUD")
+
+    def close(self) -> None:
+        self.body.close()
+
+
+def test_an_encoded_body_is_left_alone(serve) -> None:
+    def says_so(app: Any) -> Any:
+        app.after_request(
+            lambda response: response.headers.add("Content-Encoding", "x") or response
+        )
+        return app
+
+    one = serve(wrap=says_so)
+    before = one.yielded
+    one.broker.broadcast("e", "coded")
+    one.read_until(b"coded")
+
+    assert one.client.sink is None
+    assert one.yielded > before
+
+
+def test_a_stream_that_was_told_to_end_gets_nothing_after_it(serve) -> None:
+    one = serve()
+    client = one.client
+    one.broker.broadcast("e", "before")
+    one.broker.disconnect_user(1, "enough")
+    one.broker.broadcast("e", "after")
+    one.read_until(b"0\r\n\r\n")
+
+    assert one.data == ["before"]
+    assert client.reason == "enough"
+
+
+def test_a_peer_that_is_gone_ends_its_stream(serve) -> None:
+    one = serve()
+    client = one.client
+    one.theirs.close()
+    one.broker.broadcast("e", "x")
+    one.broker.broadcast("e", "y")
+    one.thread.join(20)
+
+    assert not one.thread.is_alive()
+    assert not client.is_open
+    assert one.broker.get_stats().total_clients == 0
+
+
+def test_a_replay_that_ran_ahead_is_not_repeated_and_a_heartbeat_is_the_stream_s_own(serve) -> None:
+    one = serve()
+    reader = one.client.sink._reader
+    reader.cursor += 1  # as if the log had given it already
+    one.broker.broadcast("e", "known")
+    one.wait_for_rest()
+    assert one.client.sink.__class__ is Direct
+    one.broker.broadcast("e", "new")
+    one.read_until(b"new\n\n").wait_for_rest()
+    one.client.beat(reader.cursor)
+    one.read_until(b"heartbeat")
+
+    assert one.data == ["new"]
+
+
+def test_all_of_this_under_gevent() -> None:
+    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("socket"):
+        pytest.skip("this is under gevent")
+    run = (
+        "from gevent import monkey; monkey.patch_all(); import pytest, sys;"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {__file__!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", run],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "9 passed, 1 skipped" in done.stdout
