@@ -210,6 +210,7 @@ class Client:
         "last_seen",
         "metadata",
         "names",
+        "number",
         "patterns",
         "queue",
         "sent",
@@ -250,6 +251,7 @@ class Client:
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
+        self.number = 0  # one more for each that registers, in its registry
         self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only its stream adds
         self.dropped = 0

@@ -44,6 +44,7 @@ from sse_broker.errors import (
     TopicsNotEnabled,
 )
 from sse_broker.wire.command import Act, Command
+from sse_broker.wire.message import Message
 
 __all__ = ["Life", "Process"]
 
@@ -97,7 +98,7 @@ class Process:
         self.reaper = Reaper(
             config,
             clock,
-            self._clients,
+            self._settled,
             lambda: self._delivered,
             self.forget,
             self._each_tick(ticks),
@@ -144,6 +145,15 @@ class Process:
     def _clients(self) -> tuple[Client, ...]:
         with self._lock:
             return self._registry.clients()
+
+    def _settle(self) -> None:
+        if self._host is not None:
+            self._host.settle()
+
+    def _settled(self) -> tuple[Client, ...]:
+        """Return the clients, each with what was written to it so far."""
+        self._settle()
+        return self._clients()
 
     def _count(self) -> int:
         with self._lock:
@@ -333,7 +343,15 @@ class Process:
                 incoming.clear()  # a host that is this far behind: the log has them all
                 self._handed = self._received
                 incoming.append(item.position)
-        host.call(self._fan_out)
+        if isinstance(item, int) or isinstance(item.message, Command):
+            host.call(self._fan_out)
+        else:
+            message = item.message
+            host.hand_out(self._fan_out, lambda: self._audience_of(message))
+
+    def _audience_of(self, message: Message) -> int:
+        with self._lock:
+            return len(self._registry.match(message))
 
     def _fan_out(self) -> None:
         """Hand out what came in.  Neighbours for the same clients go together: one write each."""
@@ -353,7 +371,8 @@ class Process:
             with self._lock:
                 clients = self._registry.match(item.message)
                 self._matched = item.position
-            if clients is not whom or size > BATCH_BYTES:
+            others = clients is not whom and (len(clients) > 1 or clients != whom)
+            if others or size > BATCH_BYTES:
                 self._spread(whom, batch, size)
                 whom, batch, size = clients, [], 0
             batch.append(item)
@@ -383,6 +402,7 @@ class Process:
             self._matched = position
         for client in clients:
             client.fall_behind()
+        self._heed(clients)
         self._delivered = position
         _log.warning("%d streams go on from the log: not all records came to them", len(clients))
 
@@ -401,9 +421,15 @@ class Process:
         for client in clients:
             if command.act is not Act.REVOKE or client.identity.token_id == command.value:
                 client.close(command.reason)
+        self._heed(clients)
+
+    def _heed(self, clients: Sequence[Client]) -> None:
+        assert self._host is not None
+        self._host.heed(clients)
 
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included."""
+        self._settle()
         with self._lock:
             counts = dataclasses.replace(self._gone, refusals=dict(self._gone.refusals))
             clients = self._registry.clients()

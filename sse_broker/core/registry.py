@@ -10,24 +10,32 @@ What :meth:`Registry.match` returns are tuples that later changes leave alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sse_broker.core.client import Client
 from sse_broker.wire.message import ALL_TENANTS, Message, Target
 
-__all__ = ["Registry"]
+__all__ = ["Audience", "Bucket", "Registry"]
 
 Key = TypeVar("Key")
 
 
-class _Bucket:
+class Audience(tuple[Client, ...]):
+    """The clients of a bucket at one moment, in the order of their numbers."""
+
+    bucket: Bucket
+
+
+class Bucket:
     """An ordered set of clients whose snapshot is made again only after a change."""
 
-    __slots__ = ("_clients", "_snapshot")
+    __slots__ = ("_clients", "_snapshot", "cohort")
 
     def __init__(self) -> None:
         self._clients: dict[str, Client] = {}
         self._snapshot: tuple[Client, ...] | None = ()
+        self.cohort: Any = None
+        """What the host of streams keeps for these clients."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -36,29 +44,34 @@ class _Bucket:
         return client.id in self._clients
 
     def find(self, client_id: str) -> Client | None:
+        """Return a client by its id."""
         return self._clients.get(client_id)
 
     def add(self, client: Client) -> None:
+        """Take a client in."""
         self._clients[client.id] = client
         self._snapshot = None
 
     def remove(self, client: Client) -> None:
+        """Let a client go, if it is there."""
         self._clients.pop(client.id, None)
         self._snapshot = None
 
     def snapshot(self) -> tuple[Client, ...]:
+        """Return the clients."""
         if self._snapshot is None:
-            self._snapshot = tuple(self._clients.values())
+            self._snapshot = audience = Audience(self._clients.values())
+            audience.bucket = self
         return self._snapshot
 
 
 class _Buckets(Generic[Key]):
-    """Buckets by key; an empty one is forgotten."""
+    """Buckets by key; an empty one is forgotten, and one client alone needs none."""
 
     __slots__ = ("_by_key",)
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, _Bucket] = {}
+        self._by_key: dict[Key, Bucket | Client] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -67,22 +80,36 @@ class _Buckets(Generic[Key]):
         return iter(self._by_key)
 
     def add(self, key: Key, client: Client) -> None:
-        self._by_key.setdefault(key, _Bucket()).add(client)
+        found = self._by_key.get(key)
+        if found is None:
+            self._by_key[key] = client
+            return
+        if isinstance(found, Client):
+            bucket = self._by_key[key] = Bucket()
+            bucket.add(found)
+            found = bucket
+        found.add(client)
 
     def remove(self, key: Key, client: Client) -> None:
-        bucket = self._by_key.get(key)
-        if bucket is not None:
-            bucket.remove(client)
-            if not bucket:
+        found = self._by_key.get(key)
+        if isinstance(found, Bucket):
+            found.remove(client)
+            if not found:
                 del self._by_key[key]
+        elif found is client:
+            del self._by_key[key]
 
     def get(self, key: Key) -> tuple[Client, ...]:
-        bucket = self._by_key.get(key)
-        return bucket.snapshot() if bucket is not None else ()
+        found = self._by_key.get(key)
+        if found is None:
+            return ()
+        return found.snapshot() if isinstance(found, Bucket) else (found,)
 
     def count(self, key: Key) -> int:
-        bucket = self._by_key.get(key)
-        return len(bucket) if bucket is not None else 0
+        found = self._by_key.get(key)
+        if found is None:
+            return 0
+        return len(found) if isinstance(found, Bucket) else 1
 
 
 class _Node:
@@ -92,7 +119,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.below: dict[str, _Node] = {}
-        self.bucket = _Bucket()
+        self.bucket = Bucket()
 
     def add(self, parts: list[str], client: Client) -> None:
         node = self
@@ -110,7 +137,7 @@ class _Node:
             if not child.bucket and not child.below:
                 del self.below[parts[0]]
 
-    def find(self, parts: list[str], index: int = 0) -> Iterator[_Bucket]:
+    def find(self, parts: list[str], index: int = 0) -> Iterator[Bucket]:
         if index == len(parts):
             yield self.bucket
             return
@@ -127,7 +154,8 @@ class Registry:
     """The clients of one process and whom a message is for among them."""
 
     def __init__(self) -> None:
-        self._all = _Bucket()
+        self._all = Bucket()
+        self._newest = 0
         self._addresses: dict[str, int] = {}
         self._users: _Buckets[str] = _Buckets()
         self._tenants: _Buckets[str | None] = _Buckets()
@@ -176,6 +204,8 @@ class Registry:
     def add(self, client: Client) -> None:
         """Take a client in."""
         tenant = client.tenant_id
+        self._newest += 1
+        client.number = self._newest
         self._all.add(client)
         self._users.add(client.user_id, client)
         self._tenants.add(tenant, client)

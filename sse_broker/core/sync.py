@@ -97,8 +97,17 @@ class Host(Protocol):
     def call(self, act: Callable[[], None]) -> None:
         """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
 
+    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
+        """Run *act*, which writes to so many clients, there, or here and now if that is quick."""
+
     def spread(self, clients: Sequence[Any], batch: Batch) -> None:
         """Write a batch to each of some clients, or offer it.  Called there; never waits."""
+
+    def heed(self, clients: Sequence[Any]) -> None:
+        """Have what some clients were told done before anything else is written.  Called there."""
+
+    def settle(self) -> None:
+        """Have each client know what was written to it.  Any thread; waits for writes only."""
 
 
 _hosts: dict[int, Host] = {}
@@ -145,6 +154,17 @@ class Loop:
             act()
         else:
             self._hub.loop.run_callback_threadsafe(act)
+
+    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
+        """See :class:`Host`."""
+        del clients
+        self.call(act)
+
+    def heed(self, clients: Sequence[Any]) -> None:
+        """See :class:`Host`.  What a client was told is known to whoever writes here."""
+
+    def settle(self) -> None:
+        """See :class:`Host`.  They know."""
 
     def spread(self, clients: Sequence[Any], batch: Batch) -> None:
         """See :class:`Host`."""

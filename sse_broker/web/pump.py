@@ -39,9 +39,13 @@ from typing import Any
 from sse_broker.core.batch import Batch, as_chunk
 from sse_broker.core.client import Client, State
 from sse_broker.core.reader import Reader
+from sse_broker.core.registry import Audience
+from sse_broker.core.sync import native_lock
 from sse_broker.core.threads import is_alive, spawn
-from sse_broker.web.poller import WRITE, make_poller
+from sse_broker.web.cohort import Cohort, leave, offer, settle
+from sse_broker.web.poller import make_poller
 from sse_broker.web.side import Side
+from sse_broker.web.sink import Lingering, Sink, close, try_send
 from sse_broker.web.sockets import FLAGS, c_send
 
 __all__ = ["Pump", "Sink"]
@@ -49,87 +53,15 @@ __all__ = ["Pump", "Sink"]
 LINGER = 2.0  # seconds that a peer has to read the rest and close
 WAIT = 5.0  # seconds; a net under every wait
 ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
-_LIVE, _CLOSED = State.LIVE, State.CLOSED
+FEW = 256  # clients, about a millisecond of writing; what a caller pays at most
+PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
+TOGETHER = 16  # clients from which on a cohort pays
+_CLOSED = State.CLOSED
 
 _log = logging.getLogger("sse_broker.pump")
 
 
 _SEND = c_send()
-
-
-class Sink:
-    """One stream that was handed off.  Calling it has the pump serve it."""
-
-    __slots__ = (
-        "again",
-        "aside",
-        "chunked",
-        "client",
-        "fd",
-        "on_end",
-        "out",
-        "pump",
-        "read",
-        "reader",
-        "ready",
-        "sock",
-        "told",
-        "written",
-    )
-
-    def __init__(
-        self, pump: Pump, reader: Reader, sock: Any, chunked: bool, on_end: Callable[[int], None]
-    ) -> None:
-        self.pump = pump
-        self.reader = reader
-        self.told = reader.on_dropped
-        self.client = reader.client
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.chunked = chunked
-        self.on_end = on_end
-        self.out: memoryview | None = None  # what the socket did not take
-        self.written = 0
-        self.read: tuple[bytes, bool] | None = None  # at the side, and whether that was all
-        self.ready = self.aside = self.again = False
-
-    def ring(self) -> None:
-        """Have the pump look.  Any thread; the bell of the client's queue."""
-        self.pump.post(self)
-
-    def wait(self, timeout: float) -> bool:
-        """Never wait: only the pump takes from this queue, and it does not."""
-        del timeout
-        return False
-
-    def __call__(self) -> None:
-        """Have what waits written, as far as the socket takes it."""
-        self.pump.serve(self)
-
-    def tell_dropped(self, client: Client, count: int) -> None:
-        """Have the receivers of a signal called at the side."""
-        self.pump.side.submit(lambda: self.told(client, count))
-
-    def on_event(self, mask: int) -> None:
-        """Act on what the poller saw."""
-        if mask & ~WRITE and not self.pump.peer_lives(self.sock):
-            self.pump.end(self, "client_gone")
-        elif mask & WRITE and self.out is not None:
-            self.pump.go_on(self)
-
-
-class _Lingering:
-    """A socket that has said everything and waits for its peer to close."""
-
-    __slots__ = ("pump", "sock")
-
-    def __init__(self, pump: Pump, sock: Any) -> None:
-        self.pump, self.sock = pump, sock
-
-    def on_event(self, mask: int) -> None:
-        """Take what the peer still says; close when it has closed."""
-        if mask & ~WRITE and not self.pump.peer_lives(self.sock):
-            self.pump.let_go(self)
 
 
 class Pump:
@@ -138,12 +70,14 @@ class Pump:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._now = clock
         self._poller = make_poller()
-        self._by_fd: dict[int, Sink | _Lingering] = {}
+        self._by_fd: dict[int, Sink | Lingering] = {}
         self._todo: collections.deque[Callable[[], None]] = collections.deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._asleep = False
         self._stopped = False
+        self._lock = native_lock()
+        self._spread_at = 0.0
         self._thread: threading.Thread | None = None
         self.side = Side()
 
@@ -182,6 +116,19 @@ class Pump:
 
     call = post
 
+    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
+        """See :class:`Host`: for a few, and after a pause, on the caller's thread."""
+        if not self._is_free() or clients() > FEW or not self._lock.acquire(False):
+            self.post(act)
+            return
+        try:
+            self._guarded(act, act)
+        finally:
+            self._lock.release()
+
+    def _is_free(self) -> bool:
+        return not self._todo and self._now() - self._spread_at > PAUSE
+
     def adopt(
         self, reader: Reader, sock: Any, chunked: bool, on_end: Callable[[int], None]
     ) -> None:
@@ -204,35 +151,65 @@ class Pump:
 
     def spread(self, clients: Sequence[Client], batch: Batch) -> None:
         """Write a batch to each client that is ready; queue it for the others."""
-        first, last, count = batch.first, batch.last, batch.count
-        plain, chunk = batch.plain, batch.chunk
-        now, send, flags = self._now(), _SEND or self._python_send, FLAGS
-        for client in clients:
-            sink = client.sink
-            if (
-                sink is None
-                or not sink.ready
-                or sink.reader.cursor >= first
-                or client._state is not _LIVE
-            ):
-                if sink is not None:
-                    sink.ready = False  # what is queued here goes before what comes next
-                client.offer_all(batch.records)
-                continue
-            data, size, c_size = chunk if sink.chunked else plain
-            took = send(sink.fd, data, c_size, flags)
-            sink.reader.cursor = last
-            client.sent += count
-            if took == size:
-                client.last_seen = now
-                sink.written += size
-            else:
-                self._write_rest(sink, data, took)
+        if isinstance(clients, Audience) and len(clients) >= TOGETHER:
+            self._write_together(clients, batch)
+        else:
+            for client in clients:
+                self._write_batch(client, batch)
+        self._spread_at = self._now()
+
+    def _write_together(self, clients: Audience, batch: Batch) -> None:
+        cohort = clients.bucket.cohort
+        if cohort is None:
+            cohort = clients.bucket.cohort = Cohort()
+        cohort.follow(clients)
+        cohort.gather(batch)
+        for sink, took in cohort.write(batch, _SEND or self._python_send, self._now()):
+            self._note(sink, batch)
+            self._write_rest(sink, (batch.chunk if sink.chunked else batch.plain)[0], took)
+
+    def _write_batch(self, client: Client, batch: Batch) -> None:
+        sink = client.sink
+        if sink is None or not sink.takes(batch):
+            offer(client, batch)
+            return
+        data, size, c_size = batch.chunk if sink.chunked else batch.plain
+        took = (_SEND or self._python_send)(sink.fd, data, c_size, FLAGS)
+        self._note(sink, batch)
+        if took == size:
+            client.last_seen = self._now()
+            sink.written += size
+        else:
+            self._write_rest(sink, data, took)
+
+    @staticmethod
+    def _note(sink: Sink, batch: Batch) -> None:
+        sink.reader.cursor = batch.last
+        sink.client.sent += batch.count
 
     def _python_send(self, fd: int, data: bytes, size: object, flags: int) -> int:
         del size, flags
         sink = self._by_fd[fd]
-        return _try_send(sink.sock, data)
+        return try_send(sink.sock, data)
+
+    def heed(self, clients: Sequence[Client]) -> None:
+        """Do at once what some clients' bells have rung for, before anything else is written."""
+        for client in clients:
+            if client.sink is not None:
+                client.sink()
+
+    def settle(self) -> None:
+        """Have each client know what was written to it.  Any thread; waits for a turn's end.
+
+        A second at most: then they know a little later.
+        """
+        if self._lock.acquire(timeout=1.0):
+            try:
+                for one in self._by_fd.values():
+                    if isinstance(one, Sink) and one.member_of:
+                        settle(one)
+            finally:
+                self._lock.release()
 
     def serve(self, sink: Sink) -> None:
         """Write what waits for one sink, as far as its socket takes it."""
@@ -250,7 +227,7 @@ class Pump:
 
     def _drain(self, sink: Sink) -> None:
         reader = sink.reader
-        sink.ready = False
+        leave(sink)
         sink.client.queue.arm()
         while True:
             if reader.may_wait:
@@ -311,7 +288,7 @@ class Pump:
             data = as_chunk(data)
         size = len(data)
         if _SEND is None or isinstance(sink.sock, ssl.SSLSocket):
-            took = _try_send(sink.sock, data)
+            took = try_send(sink.sock, data)
         else:
             took = _SEND(sink.fd, data, ctypes.c_size_t(size), FLAGS)
         if took == size:
@@ -323,7 +300,7 @@ class Pump:
     def _write_rest(self, sink: Sink, data: bytes, took: int) -> bool:
         """Keep what the socket did not take; end the sink if it takes nothing any more."""
         if took < 0:  # C's send says no more than that
-            took = _try_send(sink.sock, data)
+            took = try_send(sink.sock, data)
         if took < 0:
             self.end(sink, "client_gone")
             return False
@@ -332,7 +309,7 @@ class Pump:
             sink.client.last_seen = self._now()
         if took == len(data):
             return True
-        sink.ready = False
+        leave(sink)
         sink.out = memoryview(data)[took:]
         self._poller.change(sink.fd, True)
         return False
@@ -341,7 +318,7 @@ class Pump:
         """Write on where the socket stopped."""
         data = sink.out
         assert data is not None
-        took = _try_send(sink.sock, data)
+        took = try_send(sink.sock, data)
         if took < 0:
             self.end(sink, "client_gone")
             return
@@ -362,7 +339,7 @@ class Pump:
             self.end(sink, sink.client.reason)
             return
         if sink.chunked:
-            _try_send(sink.sock, b"0\r\n\r\n")
+            try_send(sink.sock, b"0\r\n\r\n")
         self.end(sink, sink.client.reason, linger=True)
 
     def end(self, sink: Sink, reason: str, linger: bool = False) -> None:
@@ -370,7 +347,8 @@ class Pump:
         sock, sink.sock = sink.sock, None
         if sock is None:
             return
-        sink.ready, sink.out = False, None
+        leave(sink)
+        sink.out = None
         del self._by_fd[sink.fd]
         self._poller.remove(sink.fd)
         sink.client.sink = None
@@ -378,7 +356,7 @@ class Pump:
         if linger:
             self._linger(sock)
         else:
-            _close(sock)
+            close(sock)
         self.side.submit(lambda: sink.on_end(sink.written))
 
     def _take_over(self, sink: Sink) -> None:
@@ -386,7 +364,7 @@ class Pump:
             self._poller.add(sink.fd)
         except (OSError, ValueError):
             sink.client.finish("client_gone")
-            _close(sink.sock)
+            close(sink.sock)
             self.side.submit(lambda: sink.on_end(0))
             return
         self._by_fd[sink.fd] = sink
@@ -400,35 +378,25 @@ class Pump:
             fd = sock.fileno()
             self._poller.add(fd)
         except (OSError, ValueError):  # gone already
-            _close(sock)
+            close(sock)
             return
-        self._by_fd[fd] = rest = _Lingering(self, sock)
+        self._by_fd[fd] = rest = Lingering(self, sock)
         self._later(LINGER, lambda: self.let_go(rest))
 
-    def let_go(self, rest: _Lingering) -> None:
+    def let_go(self, rest: Lingering) -> None:
         """Close a lingering socket.  Idempotent."""
         sock, rest.sock = rest.sock, None
         if sock is not None:
             fd = sock.fileno()
             del self._by_fd[fd]
             self._poller.remove(fd)
-            _close(sock)
-
-    @staticmethod
-    def peer_lives(sock: Any) -> bool:
-        """Drop what a peer says; say whether it has not closed."""
-        try:
-            for _ in range(8):
-                if not sock.recv(4096):
-                    return False
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return True
-        except OSError:
-            return False
-        return True
+            close(sock)
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (self._now() + seconds, next(self._order), act))
+        if self._asleep:  # it is not the pump that says this
+            self._asleep = False
+            self._poller.wake()
 
     def _run(self) -> None:
         while not self._stopped:
@@ -436,17 +404,22 @@ class Pump:
                 self.turn()
             except Exception:  # the thread must outlive whatever it meets
                 _log.exception("a turn of the pump failed")
-        for one in list(self._by_fd.values()):
-            if isinstance(one, Sink):
-                self.end(one, "shutdown")
-            else:
-                self.let_go(one)
+        with self._lock:
+            for one in list(self._by_fd.values()):
+                if isinstance(one, Sink):
+                    self.end(one, "shutdown")
+                else:
+                    self.let_go(one)
 
     def turn(self) -> None:
         """Wait for something, then act on what there is."""
         self._asleep = True
         events = self._poller.poll(0 if self._todo else self._until_timer())
         self._asleep = False
+        with self._lock:
+            self._act_on(events)
+
+    def _act_on(self, events: list[tuple[int, int]]) -> None:
         for fd, mask in events:
             one = self._by_fd.get(fd)
             if one is not None:
@@ -468,32 +441,10 @@ class Pump:
             _log.exception("the pump failed at one thing of many")
             if isinstance(whose, Sink):
                 self.end(whose, "error")
-            elif isinstance(whose, _Lingering):
+            elif isinstance(whose, Lingering):
                 self.let_go(whose)
 
     def _until_timer(self) -> float:
         if not self._timers:
             return WAIT
         return min(WAIT, max(0.0, self._timers[0][0] - self._now()))
-
-
-def _try_send(sock: Any, data: bytes | memoryview) -> int:
-    """Return how many bytes a non-blocking socket took, or -1 if it is gone."""
-    try:
-        return int(sock.send(data))
-    except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-        return 0
-    except OSError:
-        return -1
-
-
-def _close(sock: Any) -> None:
-    try:
-        # A forked child may hold the descriptor too; the peer is told all the same.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass
-    try:
-        sock.close()
-    except OSError:
-        pass

@@ -9,103 +9,13 @@ import threading
 
 import pytest
 
-from sse_broker import Broker, BrokerConfig, Identity, Message, Target
-from sse_broker.core import sync
+from sse_broker import Identity, Message, Target
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.ports import Record
-from sse_broker.testing import read_events
 from sse_broker.web import pump as pump_module
-from sse_broker.web.pump import Pump
-from tests.core.streams import LIBRARY
-
-
-class Now:
-    """A side that does everything at once, so that a test sees it in order."""
-
-    def submit(self, call) -> None:
-        call()
-
-    def stop(self) -> None:
-        pass
-
-
-class Rig:
-    def __init__(self, monkeypatch, **settings) -> None:
-        self.pump = Pump()
-        self.pump.side = Now()
-        monkeypatch.setitem(sync._hosts, __import__("os").getpid(), self.pump)
-        self.broker = Broker(BrokerConfig(**settings))
-        self.ended: list[int] = []
-
-    def open(self, *, user=1, topics=(), last_event_id="", chunked=False, small=False) -> Peer:
-        ours, theirs = socket.socketpair()
-        if small:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        theirs.setblocking(False)
-        reader = self.broker.open(Identity(user), topics, last_event_id)
-        first = reader.next(0)
-        self.pump.adopt(reader, ours, chunked, self.ended.append)
-        self.turn()
-        return Peer(self, theirs, reader.client, first)
-
-    def turn(self, times: int = 4) -> None:
-        for _ in range(times):
-            self.pump.post(lambda: None)  # so that polling does not wait
-            self.pump.turn()
-
-
-class Peer:
-    def __init__(self, rig: Rig, sock: socket.socket, client, first: bytes) -> None:
-        self.rig, self.sock, self.client, self.got = rig, sock, client, first
-        self.closed = False
-
-    def read(self) -> Peer:
-        """Read and turn until nothing comes."""
-        idle = 0
-        while idle < 3 and not self.closed:
-            self.rig.turn(1)
-            try:
-                piece = self.sock.recv(65_536)
-            except BlockingIOError:
-                idle += 1
-                continue
-            except ConnectionResetError:
-                piece = b""
-            self.closed = not piece
-            self.got += piece
-            idle = 0
-        return self
-
-    @property
-    def events(self):
-        return read_events(self.got)
-
-    @property
-    def data(self) -> list[str]:
-        return [event.data for event in self.events if event.event not in LIBRARY]
-
-    @property
-    def sink(self):
-        return self.client.sink
-
-
-@pytest.fixture
-def rig(monkeypatch):
-    made = []
-
-    def make(**settings) -> Rig:
-        made.append(Rig(monkeypatch, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.broker.stop(timeout=0)
-        one.turn()
-        one.pump.stop()
-        for fd in list(one.pump._by_fd):
-            one.pump._by_fd[fd].sock.close()
+from sse_broker.web import sink as sink_module
+from tests.web.rig import Peer
 
 
 @pytest.mark.parametrize("send", ["c", "python"])
@@ -126,7 +36,8 @@ def test_a_ready_sink_is_written_to_at_once_and_its_queue_stays_empty(
     assert not peer.client.queue.queue
 
 
-def test_what_waits_together_is_one_chunk(rig) -> None:
+def test_what_waits_together_is_one_chunk(rig, monkeypatch) -> None:
+    monkeypatch.setattr(pump_module, "PAUSE", float("inf"))
     rig = rig()
     peer = rig.open(chunked=True)
 
@@ -220,7 +131,7 @@ def test_a_sink_that_cannot_be_served_is_ended_and_not_left_alone(rig, monkeypat
     rig.broker.broadcast("e", "1")
     peer = rig.open(last_event_id=first if moment == "at an event" else "")
     monkeypatch.setattr(rig.pump, "_write", _fail)
-    monkeypatch.setattr(rig.pump, "peer_lives", _fail)
+    monkeypatch.setattr(sink_module, "peer_lives", _fail)
 
     if moment == "at an event":
         peer.sock.send(b"x")

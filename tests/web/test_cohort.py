@@ -1,0 +1,256 @@
+"""Sinks that are written to together, turned by hand: each gets what it would get alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sse_broker.core.client import State
+from sse_broker.web import pump as pump_module
+from tests.web.rig import Peer, Rig
+
+MANY = 2 * pump_module.TOGETHER
+
+
+@pytest.fixture(autouse=True)
+def in_the_pump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is posted to the pump, but where a test says otherwise."""
+    monkeypatch.setattr(pump_module, "PAUSE", float("inf"))
+
+
+def cohort(peer: Peer):
+    (member,) = peer.sink.member_of
+    return member.cohort
+
+
+def crowd(rig: Rig, count: int = MANY, **how) -> list[Peer]:
+    """Open streams of one topic that are in a cohort already."""
+    peers = [rig.open(user=n + 1, topics=["t"], chunked=n % 2 == 0, **how) for n in range(count)]
+    rig.broker.send_to_topic("t", "e", "first")
+    rig.turn()
+    assert all(peer.sink.member_of for peer in peers)
+    return peers
+
+
+def test_all_get_everything_in_either_framing_and_their_share_of_the_counts(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    before = made.broker.counts().messages_sent
+
+    for n in range(3):
+        made.broker.send_to_topic("t", "e", str(n))
+        made.turn()
+    made.broker.send_to_user(1, "e", "alone")
+    made.turn()
+
+    assert made.broker.counts().messages_sent == before + 3 * MANY + 1
+    assert peers[0].read().plain.data == ["first", "0", "1", "2", "alone"]
+    for peer in peers[1:]:
+        assert peer.read().plain.data == ["first", "0", "1", "2"]
+        assert peer.client.sent == 4
+        assert not peer.client.queue.queue
+    made.pump.settle()
+    assert len({peer.sink.written for peer in peers[1::2]}) == 1
+
+
+def test_a_bodys_bytes_are_those_that_were_read(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    made.broker.send_to_topic("t", "e", "x")
+    made.turn()
+    read = []
+    for peer in peers:
+        peer.read()
+        read.append(len(peer.got) - peer.head)
+        made.broker.disconnect_client(peer.client.id)
+        made.turn()
+        peer.read()
+        ends = len(peer.got) - peer.head - read[-1]
+        read[-1] += ends - (5 if peer.chunked else 0)  # the last chunk is no part of the body
+    made.turn()
+
+    assert sorted(made.ended) == sorted(read)
+
+
+def test_one_that_is_stuck_leaves_and_comes_back_and_nobody_else_notices(rig) -> None:
+    made = rig(client_buffer_size=10_000)
+    peers = crowd(made, MANY - 1)
+    slow = made.open(user=MANY, topics=["t"], small=True)
+    sent = ["first"]
+    for n in range(60):
+        sent.append(f"{n} " + 1000 * "x")
+        made.broker.send_to_topic("t", "e", sent[-1])
+        made.turn(1)
+        for peer in peers:
+            peer.read()
+    assert slow.sink.out is not None
+    assert not slow.sink.member_of
+
+    assert slow.read().data == sent[1:]
+    for peer in peers:
+        assert peer.plain.data == sent
+    made.broker.send_to_topic("t", "e", "after")
+    made.turn()
+    assert slow.sink.member_of
+    assert slow.read().data == [*sent[1:], "after"]
+
+
+def test_who_comes_and_goes_meanwhile(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    gone = peers.pop(3)
+    gone.sock.close()
+    made.turn()
+    late = made.open(user=99, topics=["t"])
+    made.broker.send_to_topic("t", "e", "next")
+    made.turn()
+
+    assert late.read().data == ["next"]
+    assert all(peer.read().plain.data == ["first", "next"] for peer in peers)
+    here = cohort(peers[0])
+    assert len(here.plain) + len(here.chunked) == MANY
+    assert not here._others
+
+
+def test_who_is_told_to_end_gets_nothing_that_was_sent_after(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    made.broker.send_to_topic("t", "e", "before")
+    made.broker.disconnect_user(1, "enough")
+    made.broker.send_to_topic("t", "e", "after")
+    made.turn()
+
+    assert peers[0].read().plain.data == ["first", "before"]
+    assert peers[0].client.reason == "enough"
+    assert peers[1].read().plain.data == ["first", "before", "after"]
+
+
+def test_records_that_never_came_are_had_from_the_log_once(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    process = made.broker._here()
+    listeners, made.broker.log._here().listeners = made.broker.log._here().listeners, ()
+    made.broker.send_to_topic("t", "e", "lost")
+    made.broker.log._here().listeners = listeners
+    process.lose(made.broker.log.tail())
+    made.broker.send_to_topic("t", "e", "next")
+    made.turn(8)
+
+    for peer in peers:
+        assert peer.read().plain.data == ["first", "lost", "next"]
+        assert peer.client.state is State.LIVE
+
+
+def test_a_heartbeat_does_not_take_anybody_out_for_good(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    peers[0].client.beat(peers[0].sink.reader.cursor)
+    made.turn()
+    assert b": heartbeat" in peers[0].read().got or b"event: heartbeat" in peers[0].got
+    made.broker.send_to_topic("t", "e", "next")
+    made.turn()
+
+    assert peers[0].sink.member_of
+    assert peers[0].read().plain.data == ["first", "next"]
+
+
+def test_a_busy_client_is_not_taken_for_a_quiet_one(rig, monkeypatch) -> None:
+    made = rig()
+    peers = crowd(made)
+    now = made.pump._now() + 1000
+    monkeypatch.setattr(made.pump, "_now", lambda: now)
+    made.broker.send_to_topic("t", "e", "x")
+    made.turn()
+
+    clients = made.broker._here()._settled()
+
+    assert {client.last_seen for client in clients} == {now}
+    assert len(clients) == len(peers)
+
+
+def test_a_few_are_written_to_by_the_one_who_sends(rig, monkeypatch) -> None:
+    made = rig()
+    peers = crowd(made)
+    monkeypatch.setattr(pump_module, "PAUSE", -1.0)
+
+    made.broker.send_to_topic("t", "e", "here and now")
+    assert all(b"here and now" in peer.sock.recv(1000) for peer in peers)
+
+    with made.pump._lock:  # the pump is at something
+        made.broker.send_to_topic("t", "e", "later")
+        made.broker.send_to_topic("t", "e", "after that")
+    monkeypatch.setattr(pump_module, "FEW", 0)
+    made.turn()
+    made.broker.send_to_topic("t", "e", "to too many")
+    assert made.pump._todo
+    for peer in peers:
+        assert peer.read().plain.data[-2:] == ["after that", "to too many"] or peer.chunked
+
+
+class Traffic:
+    """Peers that come, go, read and get messages by chance, and what is due to each."""
+
+    def __init__(self, made: Rig, chance: random.Random) -> None:
+        self.rig, self.broker, self.chance = made, made.broker, chance
+        self.peers: list[Peer] = []
+        self.due: dict[str, list[str]] = {}
+        self.said = 0
+
+    def come(self) -> None:
+        self.rig.turn()  # what is on its way comes to newcomers too
+        topics = self.chance.sample(["t", "u", "v"], self.chance.randint(1, 3))
+        how = {"chunked": self.chance.random() < 0.5, "small": self.chance.random() < 0.2}
+        self.peers.append(self.rig.open(user=len(self.due) + 1, topics=topics, **how))
+        self.due[self.peers[-1].client.user_id] = []
+
+    def go(self) -> None:
+        peer = self.peers.pop(self.chance.randrange(len(self.peers)))
+        self.broker.disconnect_user(peer.client.user_id)
+        got = peer.read().plain.data
+        # One that is behind does not read the log any more: it is told to come back.
+        assert got == self.due[peer.client.user_id][: len(got)]
+
+    def read(self) -> None:
+        for peer in self.chance.sample(self.peers, 5):
+            peer.read()
+
+    def beat(self) -> None:
+        self.chance.choice(self.peers).client.beat(self.broker._here()._delivered)
+
+    def turn(self) -> None:
+        self.rig.turn(1)
+
+    def to_one(self) -> None:
+        peer = self.chance.choice(self.peers)
+        self.broker.send_to_user(peer.client.user_id, "e", self.text([peer]))
+
+    def to_topic(self) -> None:
+        topic = self.chance.choice(["t", "u", "v"])
+        whom = [peer for peer in self.peers if topic in peer.client.topics]
+        self.broker.send_to_topic(topic, "e", self.text(whom))
+
+    def to_all(self) -> None:
+        self.broker.broadcast("e", self.text(self.peers))
+
+    def text(self, whom: list[Peer]) -> str:
+        self.said += 1
+        text = f"{self.said} " + self.chance.choice([10, 3000]) * "x"
+        for peer in whom:
+            self.due[peer.client.user_id].append(text)
+        return text
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_each_gets_what_is_for_it_in_order(rig, seed, monkeypatch) -> None:
+    chance = random.Random(seed)
+    if seed % 2:
+        monkeypatch.setattr(pump_module, "PAUSE", -1.0)
+    traffic = Traffic(rig(client_buffer_size=chance.choice([4, 10_000])), chance)
+    weights = {"come": 8, "go": 4, "read": 8, "beat": 5, "turn": 10, "to_one": 10}
+    weights |= {"to_topic": 40, "to_all": 15}
+    for act in chance.choices(list(weights), list(weights.values()), k=400):
+        getattr(traffic, act if len(traffic.peers) >= MANY else "come")()
+
+    for peer in traffic.peers:
+        assert peer.read().plain.data == traffic.due[peer.client.user_id]
