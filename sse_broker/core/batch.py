@@ -16,23 +16,36 @@ Form = tuple[bytes, int, ctypes.c_size_t]
 class Batch:
     """Records, oldest first, and their frames as one piece of bytes in either framing."""
 
-    __slots__ = ("_chunk", "count", "first", "last", "plain", "records")
+    __slots__ = ("_chunk", "_frames", "_plain", "count", "first", "last", "records")
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
         self.first, self.last, self.count = records[0].position, records[-1].position, len(records)
         if self.count == 1:
-            self.plain = _form(records[0].frame)
+            self._frames = records[0].frame
         else:
-            self.plain = _form(b"".join([record.frame for record in records]))
+            self._frames = b"".join([record.frame for record in records])
+        self._plain: Form | None = None
         self._chunk: Form | None = None
+
+    @property
+    def plain(self) -> Form:
+        """The frames as they are."""
+        if self._plain is None:
+            self._plain = _form(self._frames)
+        return self._plain
 
     @property
     def chunk(self) -> Form:
         """The frames as one chunk of the chunked coding (RFC 9112, section 7.1)."""
         if self._chunk is None:
-            self._chunk = _form(as_chunk(self.plain[0]))
+            self._chunk = _form(as_chunk(self._frames))
         return self._chunk
+
+    @property
+    def size(self) -> int:
+        """How many bytes the frames are."""
+        return len(self._frames)
 
 
 def _form(data: bytes) -> Form:

@@ -86,6 +86,7 @@ class Process:
         self._delivered = 0  # who was registered has been offered everything up to this
         # Records, and between them the positions from which on they follow after a loss.
         self._incoming: collections.deque[Record | int] = collections.deque()
+        self._is_due = False  # whether the host has been asked to hand out and has not begun
         self._received = self._handed = 0  # bytes; each is written by one side alone, but at a skip
         self._host: Host | None = None
         self._chain = None if self.patched else WakeChain()
@@ -136,6 +137,8 @@ class Process:
             self._following.restart()
         if self._host is not None:
             self._host.restart()
+            if self._incoming:  # should what was asked of it have been lost
+                self._host.call(self._fan_out)
 
     def mend(self) -> None:
         """Start the reaper again if it died; it starts all others again.  Any thread."""
@@ -181,7 +184,7 @@ class Process:
         """
         with self._starting:
             if self._life is not Life.RUNNING:
-                self._host = host()
+                self._host, self._is_due = host(), False
                 self._following = self._source.listen(self.deliver, self.lose)
                 # Not a tail that was read before: what is recorded meanwhile comes to nobody.
                 start = self._following.start
@@ -343,6 +346,9 @@ class Process:
                 incoming.clear()  # a host that is this far behind: the log has them all
                 self._handed = self._received
                 incoming.append(item.position)
+        if self._is_due:  # what has been asked for finds this one too
+            return
+        self._is_due = True
         if isinstance(item, int) or isinstance(item.message, Command):
             host.call(self._fan_out)
         else:
@@ -355,6 +361,7 @@ class Process:
 
     def _fan_out(self) -> None:
         """Hand out what came in.  Neighbours for the same clients go together: one write each."""
+        self._is_due = False  # first, or what comes in at the end is found by nobody
         incoming, size = self._incoming, 0
         batch: list[Record] = []
         whom: Sequence[Client] = ()
@@ -381,8 +388,9 @@ class Process:
 
     def _spread(self, clients: Sequence[Client], batch: list[Record], size: int) -> None:
         if batch:
-            assert self._host is not None
-            self._host.spread(clients, Batch(batch))
+            if clients:
+                assert self._host is not None
+                self._host.spread(clients, Batch(batch))
             self._delivered = batch[-1].position
             self._handed += size
 

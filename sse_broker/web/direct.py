@@ -80,7 +80,7 @@ class Direct:
             took = _send(self._fd, data, c_size, FLAGS)
             reader.cursor = batch.last
             client.sent += batch.count
-            self._response.sent += batch.plain[1]
+            self._response.sent += batch.size
             if took >= 0:
                 client.last_seen = time.monotonic()
             if took != size:  # -1: it takes nothing now, or nothing any more

@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 import re
 import uuid
@@ -114,18 +115,24 @@ class Message:
     body: bytes = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "target", _target(self.target))
-        put(self, "event", _event(self.event))
-        put(self, "data", encode_data(self.data))
+        # Half of what sending costs is here, so what is right already is left as it is.
+        put, data, event = object.__setattr__, self.data, _event(self.event)
+        if type(self.target) is not Target:
+            put(self, "target", _target(self.target))
+        if event is not self.event:
+            put(self, "event", event)
+        if type(data) is not str:
+            data = encode_data(data)
+            put(self, "data", data)
         if self.id:
             check_id(self.id)
         self._check_address(put)
-        put(self, "body", _body(self.event, self.data, self.retry))
+        put(self, "body", _body(event, data, self.retry))
 
     def _check_address(self, put: Any) -> None:
-        if not isinstance(self.tenant_id, AllTenants):
-            put(self, "tenant_id", normal_tenant_id(self.tenant_id))
+        tenant = self.tenant_id
+        if tenant is not None and tenant is not ALL_TENANTS:
+            put(self, "tenant_id", normal_tenant_id(tenant))
         if self.target is Target.USER:
             put(self, "user_id", normal_user_id(self.user_id))
         elif self.user_id is not None:
@@ -269,7 +276,12 @@ def _target(target: Target | str) -> Target:
 def _event(event: str, reserved: frozenset[str] = RESERVED) -> str:
     if not isinstance(event, str):
         raise InvalidMessage(f"event is a string, not {type(event).__name__}", field="event")
-    event = str(event) or "message"
+    return _checked_event(str(event), reserved)
+
+
+@functools.lru_cache(maxsize=1024)  # a sender uses few, many times; a failure is not kept
+def _checked_event(event: str, reserved: frozenset[str]) -> str:
+    event = event or "message"
     if _CONTROL.search(event) or len(event) > MAX_EVENT_CHARS:
         raise InvalidMessage(
             f"event must be one line of at most {MAX_EVENT_CHARS} characters"

@@ -38,10 +38,9 @@ def check_name(topic: str) -> str:
         control character or an empty segment, or is a pattern.
     """
     _check_type(topic)
-    _check(topic)
-    if is_pattern(topic):
-        raise InvalidTopic(f"{topic!r} is a pattern; send to a name", field="topic")
-    return topic
+    if _is_name(topic):
+        return topic
+    raise InvalidTopic(f"{topic!r} is a pattern; send to a name", field="topic")
 
 
 def check_pattern(topic: str) -> str:
@@ -54,6 +53,12 @@ def check_pattern(topic: str) -> str:
     if "**" in topic.split(":")[:-1]:
         raise InvalidTopic(f"{topic!r}: '**' can only be the last segment", field="topics")
     return topic
+
+
+@lru_cache(maxsize=4096)
+def _is_name(topic: str) -> bool:
+    _check(topic)
+    return not is_pattern(topic)
 
 
 def _check_type(topic: object) -> None:
