@@ -35,11 +35,10 @@ live: $(VENV)/.dev ## Run the live tests
 	$(BIN)/python -m pytest -q -m live
 
 bench: $(VENV)/.dev ## Measure ours in every host beside naive generators; see benchmarks/README.md
-	$(BIN)/python -m benchmarks.build
 	$(BIN)/python -m benchmarks
 
 bench-peers: $(VENV)/.dev ## Measure other servers of streams as well; takes long
-	$(BIN)/python -m benchmarks.build --peers
+	$(BIN)/python -m benchmarks.build
 	$(BIN)/python -m benchmarks.peers
 
 SECONDS ?= 300

@@ -1,7 +1,7 @@
 """What is compiled or installed for the benchmarks, into benchmarks/build.
 
-``python -m benchmarks.build`` makes the C programs; ``--peers`` also what the peers need.
-What cannot be made is said, and left out of the run.
+Each run makes the C programs it needs; ``python -m benchmarks.build`` what the peers need as
+well.  What cannot be made is said, and left out of the run.
 """
 
 from __future__ import annotations
@@ -73,8 +73,6 @@ def _go(*arguments: str) -> None:
 
 def main() -> None:
     c_programs()
-    if "--peers" not in sys.argv:
-        return
     for make in (python_peers, node_peers, go_hub, centrifugo):
         try:
             make()

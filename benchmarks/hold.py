@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.build import c_programs
 from benchmarks.load import Load
 from benchmarks.process import Server, gunicorn, kernel_memory
 from benchmarks.subjects import SUBJECTS
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--host", choices=["handoff", "gevent"], default="handoff")
     options = parser.parse_args()
+    c_programs()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
     if options.clients > most * options.workers:
         parser.error(f"--clients: at most {most:,} per worker go here (ulimit -n)")

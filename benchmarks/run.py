@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.build import c_programs
 from benchmarks.report import Row, markdown, rows_of
 from benchmarks.session import Figures, Session
 from benchmarks.subjects import CASES, SUBJECTS, Subject
@@ -26,6 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(name: str, about: str, subjects: list[Subject], clients: list[int]) -> None:
     options = _options(name, about, subjects, clients)
+    c_programs()
     chosen = [SUBJECTS[host] for host in options.hosts]
     left_out = {one.name: one.why_not() for one in chosen if one.why_not()}
     found: dict[tuple[str, int, str], list[Figures]] = {}

@@ -20,6 +20,7 @@ BURSTS = [
     (1_000, 2, 100),
     (10_000, 2, 20),
 ]  # up to N: how many, of how many messages
+BURN_SECONDS = 0.5  # by itself, before and after
 UNSAID = 3  # seconds to subscribe, for a server that says nothing before its first message
 BURSTS_SECONDS = 3  # after which no other burst begins
 USERS = 1_000
@@ -137,12 +138,17 @@ class Session:
         return joined(rounds) | {"messages": messages}
 
     def _burn(self) -> Figures:
+        before = self._burner_alone()
         self.server.post("/burn?on=1")
-        time.sleep(1)
-        alone = self.server.post("/burn")["loops_per_second"]
         figures = self._one()
         beside = self.server.post("/burn?on=0")["loops_per_second"]
+        alone = (before + self._burner_alone()) / 2
         return figures | {"burner_keeps": beside / alone}
+
+    def _burner_alone(self) -> float:
+        self.server.post("/burn?on=1")
+        time.sleep(BURN_SECONDS)
+        return self.server.post("/burn?on=0")["loops_per_second"]
 
     def _users(self) -> Figures:
         if self.subject.user_path:

@@ -30,7 +30,9 @@ def chart(rows: list[Row]) -> str:
             share = (math.log10(value) - low) / max(high - low, 1)
             drawn.append(_bar(top, host, value, share))
         top += GAP
-    head = _text(8, 20, "Deliveries per CPU-second of the server (logarithmic)", "bold")
+    head = _text(
+        8, 20, "Deliveries per CPU-second of the server (logarithmic; ours in blue)", "bold"
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top:.0f}"'
         f' font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%"'

@@ -1,11 +1,21 @@
 /* The connections that publish, and the one for ordinary requests; kept alive. */
 #include "load.h"
 
+/* Between two requests a server may have closed the connection. */
+static int has_ended(struct publisher *p)
+{
+    char byte;
+    ssize_t got = recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return got == 0 || (got < 0 && errno != EAGAIN);
+}
+
 void publish(struct publisher *p)
 {
     char text[TEXT];
     int is_ping = p == &pubs[PING];
 
+    if (p->fd >= 0 && has_ended(p))
+        close(p->fd), p->fd = -1;
     if (p->fd < 0) { /* sent once it is connected */
         p->fd = connection(0, PUB + (p - pubs));
         p->busy = 2;

@@ -37,7 +37,7 @@ def frame(number: int) -> bytes:
 
 @contextlib.contextmanager
 def scripted(*answers: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
-    """Answer one connection after the other with such pieces; show the requests."""
+    """Answer one connection after the other with such pieces (b"": close); show the requests."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
 
@@ -47,8 +47,12 @@ def scripted(*answers: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 asked.append(connection.recv(4096))
                 for piece in pieces:
-                    connection.sendall(piece)
+                    if piece:
+                        connection.sendall(piece)
+                    else:
+                        connection.close()
 
+        listener.settimeout(10)  # an end for a test that fails
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()[1], asked
@@ -126,6 +130,20 @@ def test_a_publishers_content_length_is_right_when_stamps_are_filled_in() -> Non
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /pub?id=000000000000 ")
     assert f"\r\nContent-Length: {len(body)}".encode() in head
+    assert got["request"]["count"] == 1
+
+
+def test_a_publisher_comes_back_when_its_connection_was_closed_meanwhile() -> None:
+    done = b"HTTP/1.1 204 No Content\r\n\r\n"
+    with scripted([done, b""], [done]) as (port, asked):
+        load = Load(port, pinned=False)
+        load.say("request", post("/pub"))
+        load.do("burst", 1, 0, 1)
+        time.sleep(0.2)  # the load client reads nothing between commands
+        got = load.do("burst", 1, 0, 1)
+        load.end()
+
+    assert len(asked) == 2
     assert got["request"]["count"] == 1
 
 
