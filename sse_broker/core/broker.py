@@ -8,7 +8,6 @@ to the process that used it (:mod:`sse_broker.core.process`).
 from __future__ import annotations
 
 import logging
-import os
 import random
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.forks import process_id
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, PositionLost, SystemClock
 from sse_broker.core.process import Life, Process
@@ -472,7 +472,7 @@ class Broker:
         signals.fire(signals.message_dropped, self, client=client, count=count)
 
     def _here(self) -> Process:
-        pid = os.getpid()
+        pid = process_id()
         process = self._processes.get(pid)
         if process is None:  # setdefault is one step; a lock could be stuck after a fork
             process = self._processes.setdefault(pid, self._make())
@@ -515,7 +515,7 @@ class Broker:
                 " process; call gevent.monkey.patch_all() first of all"
             )
         made = self._make().count_on(here)
-        self._processes[os.getpid()] = made
+        self._processes[process_id()] = made
         return made
 
 

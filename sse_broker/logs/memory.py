@@ -14,10 +14,10 @@ Lock map
 from __future__ import annotations
 
 import collections
-import os
 import secrets
 from collections.abc import Sequence
 
+from sse_broker.core.forks import process_id
 from sse_broker.core.ports import (
     Clock,
     Listener,
@@ -90,7 +90,7 @@ class MemoryLog:
         """Keep everything: there is nothing to let go of."""
 
     def _here(self) -> _Life:
-        pid = os.getpid()
+        pid = process_id()
         life = self._lives.get(pid)
         if (
             life is None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sse_broker.core.forks import process_id
 from sse_broker.core.ports import (
     Clock,
     Following,
@@ -74,7 +74,7 @@ class SharedLog:
     def bind(self, limits: LogLimits, clock: Clock) -> None:
         """See :class:`~sse_broker.core.ports.Log`."""
         self._limits, self._clock = limits, clock
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(process_id())
         if life is not None:
             life.bind(limits, clock)
 
@@ -113,12 +113,12 @@ class SharedLog:
 
     def close(self) -> None:
         """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(process_id())
         if life is not None:
             life.close()
 
     def _here(self) -> Life:
-        pid = os.getpid()
+        pid = process_id()
         life = self._lives.get(pid)
         if life is None:  # setdefault is one step; a lock could be stuck after a fork
             life = self._lives.setdefault(pid, self._make(self._limits, self._clock))

@@ -55,6 +55,7 @@ WAIT = 5.0  # seconds; a net under every wait
 ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
 FEW = 256  # clients, about a millisecond of writing; what a caller pays at most
 PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
+GATHER = 0.0005  # seconds in which more of a burst comes in before it is written
 TOGETHER = 16  # clients from which on a cohort pays
 _CLOSED = State.CLOSED
 
@@ -77,6 +78,8 @@ class Pump:
         self._asleep = False
         self._stopped = False
         self._lock = native_lock()
+        self._patience = native_lock()  # held but at the end: to take it is to wait
+        self._patience.acquire()
         self._spread_at = 0.0
         self._thread: threading.Thread | None = None
         self.side = Side()
@@ -99,7 +102,9 @@ class Pump:
 
     def stop(self) -> None:
         """Cut every stream and end the threads.  Waits 5 s at most for each."""
-        self._stopped = True
+        if not self._stopped:
+            self._stopped = True
+            self._patience.release()
         self._poller.wake()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
@@ -416,6 +421,8 @@ class Pump:
         self._asleep = True
         events = self._poller.poll(0 if self._todo else self._until_timer())
         self._asleep = False
+        if self._todo and self._now() - self._spread_at < PAUSE:
+            self._patience.acquire(timeout=GATHER)  # more is coming, from who needs the GIL now
         with self._lock:
             self._act_on(events)
 

@@ -8,6 +8,7 @@ import socket
 from sse_broker import Broker, BrokerConfig, Identity
 from sse_broker.core import sync
 from sse_broker.testing import read_events
+from sse_broker.web import pump as pump_module
 from sse_broker.web.pump import Pump
 from tests.core.streams import LIBRARY
 
@@ -31,6 +32,7 @@ class After:
 
 class Rig:
     def __init__(self, monkeypatch, **settings) -> None:
+        monkeypatch.setattr(pump_module, "GATHER", 0)
         self.pump = Pump()
         self.pump.side = After()
         monkeypatch.setitem(sync._hosts, os.getpid(), self.pump)
