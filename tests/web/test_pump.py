@@ -49,6 +49,27 @@ def test_what_waits_together_is_one_chunk(rig, monkeypatch) -> None:
     assert re.fullmatch(rb"[0-9a-f]+\r\n(id: .*\nevent: e\ndata: \d+\n\n){20}\r\n", body)
 
 
+def test_a_burst_gathers_before_it_is_written(rig, monkeypatch) -> None:
+    monkeypatch.setattr(pump_module, "PAUSE", float("inf"))
+    rig = rig()
+    peer = rig.open(chunked=True)
+
+    class Patience:
+        def acquire(self, timeout: float) -> None:
+            rig.broker.broadcast("e", "second")
+
+        def release(self) -> None:
+            pass
+
+    rig.pump._patience = Patience()
+    rig.broker.broadcast("e", "first")
+    rig.pump.turn()
+
+    body = peer.sock.recv(1000)
+    assert body.count(b"\r\n") == 2  # one chunk
+    assert body.index(b"first") < body.index(b"second")
+
+
 def test_a_blocked_sink_gets_everything_in_order_once_it_reads(rig) -> None:
     rig = rig(client_buffer_size=8, history_size=10_000, history_bytes=0)
     slow, quick = rig.open(small=True), rig.open(user=2)
