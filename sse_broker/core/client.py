@@ -253,11 +253,11 @@ class Client:
         )
         self.number = 0  # one more for each that registers, in its registry
         self.address = address  # counted per address, where it is not empty
-        self.sent = 0  # frames written; only its stream adds
+        self.sent = 0  # frames written; only who writes for it adds
         self.dropped = 0
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
-        self.sink: Any = None  # of a host that writes for all its streams: what writes for this one
+        self.sink: Any = None  # what writes for it where messages are handed out
         self._overflow = overflow
         self._state = _BEHIND if behind else _LIVE
         self._reason = ""

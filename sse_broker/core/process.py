@@ -10,8 +10,8 @@ Lock map
               held for dictionary work only
     _starting held while the broker starts; taken before any other; a greenlet's
               lock under gevent, because starting a thread waits
-    order     _lock is taken alone, or inside a log's own turn; a client's lock
-              is never taken while it is held
+    order     _lock is taken alone, or inside a log's own turn and the lock of the
+              host of streams; a client's lock is never taken while it is held
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ class Process:
         self.reaper = Reaper(
             config,
             clock,
-            self._settled,
+            self._clients,
             lambda: self._delivered,
             self.forget,
             self._each_tick(ticks),
             self.presence.report,
+            lambda client: self._settle((client,)),
         )
         self.presence.nudge = self.reaper.nudge
 
@@ -137,8 +138,8 @@ class Process:
             self._following.restart()
         if self._host is not None:
             self._host.restart()
-            if self._incoming:  # should what was asked of it have been lost
-                self._host.call(self._fan_out)
+            if self._incoming:
+                self._host.again(self._fan_out)
 
     def mend(self) -> None:
         """Start the reaper again if it died; it starts all others again.  Any thread."""
@@ -149,14 +150,10 @@ class Process:
         with self._lock:
             return self._registry.clients()
 
-    def _settle(self) -> None:
+    def _settle(self, clients: Sequence[Client]) -> None:
+        """Have clients know what was written to them so far."""
         if self._host is not None:
-            self._host.settle()
-
-    def _settled(self) -> tuple[Client, ...]:
-        """Return the clients, each with what was written to it so far."""
-        self._settle()
-        return self._clients()
+            self._host.settle(clients)
 
     def _count(self) -> int:
         with self._lock:
@@ -261,6 +258,8 @@ class Process:
     def forget(self, client: Client, reason: str) -> None:
         """Take a client out and fire ``client_disconnected``.  Any thread; idempotent."""
         client.finish(reason)
+        if client.sink is not None:
+            self._settle((client,))
         with self._lock:
             if not self._registry.remove(client):
                 return
@@ -389,10 +388,23 @@ class Process:
     def _spread(self, clients: Sequence[Client], batch: list[Record], size: int) -> None:
         if batch:
             if clients:
-                assert self._host is not None
-                self._host.spread(clients, Batch(batch))
+                self._write(clients, Batch(batch))
             self._delivered = batch[-1].position
             self._handed += size
+
+    def _write(self, clients: Sequence[Client], batch: Batch) -> None:
+        assert self._host is not None
+        try:
+            self._host.spread(clients, batch)
+        except Exception:  # some may have it, and some not: the log has it for all
+            _log.exception("handing out failed; %d streams go on from the log", len(clients))
+            self._have_read(clients)
+
+    def _have_read(self, clients: Sequence[Client]) -> None:
+        """Have clients go on from the log, before anything else is written to them."""
+        for client in clients:
+            client.fall_behind()
+        self._heed(clients)
 
     def _act_on(self, item: Record | int) -> None:
         if isinstance(item, int):
@@ -408,9 +420,7 @@ class Process:
         with self._lock:
             clients = self._registry.clients()
             self._matched = position
-        for client in clients:
-            client.fall_behind()
-        self._heed(clients)
+        self._have_read(clients)
         self._delivered = position
         _log.warning("%d streams go on from the log: not all records came to them", len(clients))
 
@@ -437,7 +447,7 @@ class Process:
 
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included."""
-        self._settle()
+        self._settle(self._clients())
         with self._lock:
             counts = dataclasses.replace(self._gone, refusals=dict(self._gone.refusals))
             clients = self._registry.clients()

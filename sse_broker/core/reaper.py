@@ -35,7 +35,8 @@ class Reaper:
     *clients* returns those to look after, *delivered* the position up to which
     they have been offered everything, *forget* takes a client out whose stream
     will not do it by itself any more.  *tick* is called after every sweep,
-    *report* with the time then and soon after every :meth:`nudge`.
+    *report* with the time then and soon after every :meth:`nudge`.  *settle* has
+    a client know what was written to it, before it is taken for a quiet one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reaper:
         forget: Callable[[Client, str], None],
         tick: Callable[[], None] = lambda: None,
         report: Callable[[float], None] = lambda _: None,
+        settle: Callable[[Client], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -55,6 +57,7 @@ class Reaper:
         self._forget = forget
         self._tick = tick
         self._report = report
+        self._settle = settle
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -140,13 +143,16 @@ class Reaper:
         """
         delivered = self._delivered()  # read first: what it covers is in every queue already
         for client in self._clients():
+            quiet = self._config.heartbeat_interval * client.spread
+            if now - client.last_seen >= quiet:
+                self._settle(client)
             reason = self._end_of(client, now, unix_time)
             if reason == "timeout":
                 client.cut(reason)
                 self._forget(client, reason)
             elif reason:
                 client.close(reason)  # again and again is fine; only the first one counts
-            elif now - client.last_seen >= self._config.heartbeat_interval * client.spread:
+            elif now - client.last_seen >= quiet:
                 client.beat(delivered)
             if now - client.last_seen >= STUCK:
                 client.shed(STUCK_BYTES)

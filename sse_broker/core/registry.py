@@ -202,7 +202,9 @@ class Registry:
         return len(self._topics)
 
     def add(self, client: Client) -> None:
-        """Take a client in."""
+        """Take a client in.  Idempotent."""
+        if client in self._all:
+            return
         tenant = client.tenant_id
         self._newest += 1
         client.number = self._newest

@@ -32,6 +32,7 @@ __all__ = [
     "WakeChain",
     "host",
     "install",
+    "is_installed",
     "make_bell",
     "native_lock",
     "patched",
@@ -106,8 +107,11 @@ class Host(Protocol):
     def heed(self, clients: Sequence[Any]) -> None:
         """Have what some clients were told done before anything else is written.  Called there."""
 
-    def settle(self) -> None:
-        """Have each client know what was written to it.  Any thread; waits for writes only."""
+    def again(self, act: Callable[[], None]) -> None:
+        """Run *act* should it have been lost that it was asked for.  Any thread; never waits."""
+
+    def settle(self, clients: Sequence[Any]) -> None:
+        """Have clients know what was written to them.  Any thread; waits for writes only."""
 
 
 _hosts: dict[int, Host] = {}
@@ -116,6 +120,11 @@ _hosts: dict[int, Host] = {}
 def install(made: Host) -> None:
     """Have all brokers that start in this process from now on use one host of streams."""
     _hosts[os.getpid()] = made
+
+
+def is_installed() -> bool:
+    """Whether this process has a host of streams of its own kind."""
+    return os.getpid() in _hosts
 
 
 def host() -> Host:
@@ -163,7 +172,12 @@ class Loop:
     def heed(self, clients: Sequence[Any]) -> None:
         """See :class:`Host`.  What a client was told is known to whoever writes here."""
 
-    def settle(self) -> None:
+    def again(self, act: Callable[[], None]) -> None:
+        """See :class:`Host`.  Among threads whoever asks runs it, so none is lost."""
+        if self._hub is not None:
+            self.call(act)
+
+    def settle(self, clients: Sequence[Any]) -> None:
         """See :class:`Host`.  They know."""
 
     def spread(self, clients: Sequence[Any], batch: Batch) -> None:

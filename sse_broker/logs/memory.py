@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import secrets
+from _thread import get_ident
 from collections.abc import Sequence
 
 from sse_broker.core.forks import process_id
@@ -125,6 +126,7 @@ class _Life:
         self.listeners: tuple[Listener, ...] = ()
         self._lock = native_lock()
         self._turn = native_lock()
+        self._turn_of = 0  # the thread that has it
         # A list with a cleared front, and not a deque: a read near the end must not
         # walk there from either side.
         self._records: list[tuple[Record, float] | None] = []
@@ -157,12 +159,22 @@ class _Life:
             return _Following(self, listener, waiting)
 
     def hand_out(self) -> None:
-        """Call the listeners with what waits, in order; the caller's own record is then out."""
+        """Call the listeners with what waits, in order; the caller's own record is then out.
+
+        Unless a listener is the caller (it logs, and a handler of the log sends): then soon.
+        """
+        me = get_ident()
+        if self._turn_of == me:
+            return
         with self._turn:
-            while self._waiting:
-                record = self._waiting.popleft()
-                for listener in self.listeners:
-                    listener(record)
+            self._turn_of = me
+            try:
+                while self._waiting:
+                    record = self._waiting.popleft()
+                    for listener in self.listeners:
+                        listener(record)
+            finally:
+                self._turn_of = 0
 
     def read(self, after: int, limit: int) -> list[Record]:
         with self._lock:

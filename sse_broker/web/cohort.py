@@ -39,7 +39,6 @@ class Cohort:
     """The sinks of an audience that are written to together, and who else is in the audience."""
 
     __slots__ = (
-        "_audience",
         "_newest",
         "_others",
         "chunked",
@@ -56,32 +55,41 @@ class Cohort:
         self.last = 0  # the position that was written last
         self.wrote_at = 0.0
         self._others: list[Client] = []
-        self._audience: Audience | None = None
         self._newest = 0
 
     def follow(self, audience: Audience) -> None:
         """Note who has come to the audience; who goes ends, and leaves by that."""
-        if audience is self._audience:
+        newest = audience[-1].number
+        if newest <= self._newest:
             return
         for client in reversed(audience):
             if client.number <= self._newest:
                 break
             self._others.append(client)
-        self._audience, self._newest = audience, max(self._newest, audience[-1].number)
+        self._newest = newest
 
     def gather(self, batch: Batch) -> None:
         """Take in who has nothing else to write by now; offer *batch* to the rest."""
-        if not self._others:
-            return
         others, self._others = self._others, []
-        for client in others:
-            sink = client.sink
-            if sink is not None and sink.takes(batch):
-                self._of(sink)[sink.fd] = sink
-                sink.member_of += (self.so_far,)
-            elif client.state is not State.CLOSED:
-                self._others.append(client)
-                offer(client, batch)
+        try:
+            while others:
+                self._take_in_or_offer(others[-1], batch)
+                others.pop()
+        finally:  # whatever happens, nobody is forgotten
+            self._others += others
+
+    def _take_in_or_offer(self, client: Client, batch: Batch) -> None:
+        sink = client.sink
+        if sink is not None and sink.takes(batch):
+            sink.member_of += (self.so_far,)
+            self._of(sink)[sink.fd] = sink
+        elif client.state is not State.CLOSED:
+            offer(client, batch)
+            self._others.append(client)
+
+    def members(self) -> list[Sink]:
+        """Return who is in."""
+        return [*self.plain.values(), *self.chunked.values()]
 
     def write(self, batch: Batch, send: Send, now: float) -> list[tuple[Sink, int]]:
         """Write *batch* to all who are in; return those whose socket did not take all of it.
@@ -104,9 +112,10 @@ class Cohort:
         return failed
 
     def drop(self, sink: Sink) -> None:
-        """Let a sink go; its client stays in the audience."""
-        del self._of(sink)[sink.fd]
-        self._others.append(sink.client)
+        """Let a sink go; its client stays in the audience unless that is its end."""
+        self._of(sink).pop(sink.fd, None)
+        if sink.client.sink is sink:
+            self._others.append(sink.client)
 
     def _of(self, sink: Sink) -> dict[int, Sink]:
         return self.chunked if sink.chunked else self.plain

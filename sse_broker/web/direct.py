@@ -6,10 +6,12 @@ write it to the socket, without waiting, and the thread or greenlet of the strea
 sleeps on: waking it would cost ten times the write, and in a process that is busy
 with something else each of a thousand threads would wait for the GIL.
 
-That is done for gunicorn, whose response says how its body is framed, and only
-where nothing between it and the stream has put a ``start_response`` of its own
-into place: what changes a body has to change its headers.  Everywhere else, and
-whenever a socket does not take all of it, the stream writes by itself.
+That is done for gunicorn, whose response says how its body is framed and how much of
+it was sent, and only where nothing between it and the stream has put a
+``start_response`` of its own into place or keeps bytes back.  A middleware that
+changes single bytes of a body without a word in its headers would not be seen.
+Everywhere else, and whenever a socket does not take all of it, the stream writes by
+itself.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.reader import Reader
+from sse_broker.core.sync import is_installed
 from sse_broker.web.sockets import FLAGS, c_send
 
 __all__ = ["Direct", "as_it_is", "direct"]
@@ -36,15 +39,17 @@ def as_it_is(response: Any) -> bool:
     return all(name.lower() != "content-encoding" for name, _ in response.headers)
 
 
-def direct(start_response: Any, reader: Reader, sock: Any) -> Direct | None:
-    """Return what writes to *sock* for a stream whose first frames are out, if anything may.
+def direct(start_response: Any, reader: Reader, sock: Any, yielded: int) -> Direct | None:
+    """Return what writes to *sock* for a stream that has yielded so many bytes, if anything may.
 
     *start_response* is what the stream's response was given.
     """
     http = sys.modules.get("gunicorn.http.wsgi")
-    response = getattr(start_response, "__self__", None)
+    response: Any = getattr(start_response, "__self__", None)
     if http is None or type(response) is not http.Response or not as_it_is(response):
         return None
+    if not response.headers_sent or response.sent != yielded or is_installed():
+        return None  # somebody holds it back, or the process writes in another way
     is_plain = not hasattr(sock, "unwrap")  # TLS has bytes of its own to say
     return Direct(response, reader, sock) if is_plain and _send and not reader.asks else None
 
@@ -99,4 +104,5 @@ class Direct:
                 self._sock.sendall(rest)
             except OSError:
                 return False
+            self._client.last_seen = time.monotonic()
         return True

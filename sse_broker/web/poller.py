@@ -86,6 +86,7 @@ class _Selector:
 
     def change(self, fd: int, write: bool) -> None:
         self._selector.modify(fd, self._mask(write))
+        self.wake()  # a wait that has begun would not know
 
     @staticmethod
     def _mask(write: bool) -> int:

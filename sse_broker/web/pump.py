@@ -16,10 +16,15 @@ The GIL: a socket's ``send`` gives it up, and beside a busy thread it comes back
 a switch interval (5 ms) later, for each write.  So plain sockets are written to
 by the C library's ``send``, called without giving it up; it never blocks.
 
-Everything here belongs to the pump's thread, but for :meth:`Pump.adopt`,
-:meth:`Pump.call`, :meth:`Pump.linger` and what rings a sink, which only append to
-``_todo`` and wake it.  Lock map: none of its own; a client's lock is taken for
-O(1) work or one copy of its queue.
+Everything here belongs to who holds the pump's lock: its thread, for each turn; who
+sends to a few, for that; and who asks what was written.  :meth:`Pump.adopt`,
+:meth:`Pump.call`, :meth:`Pump.linger` and what rings a sink need no lock: they only
+append to ``_todo`` and wake the thread.
+
+Lock map
+    _lock     native; held for a turn, which never waits; a sender tries it and waits not
+    order     taken inside a log's own turn; the process's lock and a client's, for
+              O(1) work or one copy of its queue, are taken inside it
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ from typing import Any
 from sse_broker.core.batch import Batch, as_chunk
 from sse_broker.core.client import Client, State
 from sse_broker.core.reader import Reader
-from sse_broker.core.registry import Audience
+from sse_broker.core.registry import Audience, Bucket
 from sse_broker.core.sync import native_lock
 from sse_broker.core.threads import is_alive, spawn
 from sse_broker.web.cohort import Cohort, leave, offer, settle
@@ -55,6 +60,7 @@ WAIT = 5.0  # seconds; a net under every wait
 ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
 FEW = 256  # clients, about a millisecond of writing; what a caller pays at most
 PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
+SLICE = 1_000  # clients that are settled before others may have the lock
 GATHER = 0.0005  # seconds in which more of a burst comes in before it is written
 TOGETHER = 16  # clients from which on a cohort pays
 _CLOSED = State.CLOSED
@@ -140,7 +146,7 @@ class Pump:
         """Write *reader*'s stream to *sock* from now on.
 
         The socket is the pump's.  *on_end* is called once at the end, at the
-        side, with the bytes of the body that were written here.
+        side, with the bytes that were written here, those of the chunked coding too.
         """
         sock.setblocking(False)
         sink = Sink(self, reader, sock, chunked, on_end)
@@ -152,13 +158,15 @@ class Pump:
         """Close *sock* once its peer has, or after ``LINGER`` seconds; what was sent arrives."""
         self.post(lambda: self._linger(sock))
 
-    # On the pump's thread.
+    # By who holds the lock.
 
     def spread(self, clients: Sequence[Client], batch: Batch) -> None:
         """Write a batch to each client that is ready; queue it for the others."""
         if isinstance(clients, Audience) and len(clients) >= TOGETHER:
             self._write_together(clients, batch)
         else:
+            if isinstance(clients, Audience) and clients.bucket.cohort is not None:
+                self._dissolve(clients.bucket)
             for client in clients:
                 self._write_batch(client, batch)
         self._spread_at = self._now()
@@ -169,9 +177,26 @@ class Pump:
             cohort = clients.bucket.cohort = Cohort()
         cohort.follow(clients)
         cohort.gather(batch)
-        for sink, took in cohort.write(batch, _SEND or self._python_send, self._now()):
-            self._note(sink, batch)
-            self._write_rest(sink, (batch.chunk if sink.chunked else batch.plain)[0], took)
+        try:
+            failed = cohort.write(batch, _SEND or self._python_send, self._now())
+        except BaseException:  # who has how much of it? they come back with their last ids
+            for sink in cohort.members():
+                self.end(sink, "error")
+            raise
+        for sink, took in failed:
+            self._guarded(sink, self._keep_rest, sink, batch, took)
+
+    def _keep_rest(self, sink: Sink, batch: Batch, took: int) -> None:
+        self._note(sink, batch)
+        self._write_rest(sink, (batch.chunk if sink.chunked else batch.plain)[0], took)
+
+    def _dissolve(self, bucket: Bucket) -> None:
+        """Give up a cohort whose audience has become small."""
+        cohort, bucket.cohort = bucket.cohort, None
+        for sink in cohort.members():
+            ready = sink.ready
+            leave(sink)  # from its other cohorts too, which take it in again
+            sink.ready = ready
 
     def _write_batch(self, client: Client, batch: Batch) -> None:
         sink = client.sink
@@ -203,16 +228,22 @@ class Pump:
             if client.sink is not None:
                 client.sink()
 
-    def settle(self) -> None:
-        """Have each client know what was written to it.  Any thread; waits for a turn's end.
+    def again(self, act: Callable[[], None]) -> None:
+        """See :class:`Host`."""
+        self.post(act)
+
+    def settle(self, clients: Sequence[Client]) -> None:
+        """Have clients know what was written to them.  Any thread; waits for a turn's end.
 
         A second at most: then they know a little later.
         """
-        if self._lock.acquire(timeout=1.0):
+        for start in range(0, len(clients), SLICE):
+            if not self._lock.acquire(timeout=1.0):
+                return
             try:
-                for one in self._by_fd.values():
-                    if isinstance(one, Sink) and one.member_of:
-                        settle(one)
+                for client in clients[start : start + SLICE]:
+                    if isinstance(client.sink, Sink) and client.sink.member_of:
+                        settle(client.sink)
             finally:
                 self._lock.release()
 
@@ -352,11 +383,12 @@ class Pump:
         sock, sink.sock = sink.sock, None
         if sock is None:
             return
+        sink.client.sink = None  # first: it does not stay in the audience
+        sink.client.abort = None
         leave(sink)
         sink.out = None
         del self._by_fd[sink.fd]
         self._poller.remove(sink.fd)
-        sink.client.sink = None
         sink.client.finish(reason)
         if linger:
             self._linger(sock)

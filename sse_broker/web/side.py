@@ -31,7 +31,10 @@ class Side:
         """Have *call* run soon.  Any thread; never waits."""
         self._calls.put(call)
         if len(self._threads) < THREADS or not all(map(is_alive, self._threads)):
-            self._start_one()
+            try:
+                self._start_one()
+            except RuntimeError as err:  # no more threads: the others do it, or the next call's
+                _log.warning("a side thread could not be started: %s", err)
 
     def _start_one(self) -> None:
         with self._starting:

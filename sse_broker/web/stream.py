@@ -83,6 +83,7 @@ class Stream(Iterator[bytes]):
         """What the response was given by its server, or by what is between the two."""
         self._direct: Direct | None = None
         self._is_under_way = False
+        self._yielded = 0  # bytes, at first
         self._reader: Reader | None = None
         self._unwatch: Callable[[], None] | None = None
         self._lock = native_lock()  # the socket is not shut down once close() has returned
@@ -140,13 +141,15 @@ class Stream(Iterator[bytes]):
         elif self._socket is not None:
             reader.client.abort = self._abort
             self._unwatch = watch(self._socket, lambda: reader.client.cut("client_gone"))
-        return reader.next(0) or b""
+        first = reader.next(0) or b""
+        self._yielded = len(first)
+        return first
 
     def _get_under_way(self, reader: Reader) -> None:
         """Have live messages written where they are fanned out, now that headers are sent."""
         self._is_under_way = True
         if self._socket is not None and self._handoff is None:
-            self._direct = direct(self.start_response, reader, self._socket)
+            self._direct = direct(self.start_response, reader, self._socket, self._yielded)
         self.start_response = None
 
     def hand_off(self) -> tuple[Broker, Reader] | None:

@@ -34,7 +34,8 @@ def normal_user_id(value: object, field: str = "user_id") -> str:
         characters, or not a UUID, string or integer.
     """
     if isinstance(value, str):
-        return _normal(value, field)
+        # Its plain text: a str that is an Enum too equals it, but is written otherwise.
+        return _normal(str.__str__(value), field)
     if isinstance(value, uuid.UUID) or (isinstance(value, int) and not isinstance(value, bool)):
         return _normal(str(value), field)
     raise InvalidUserID(f"{type(value).__name__} is no UUID, string or integer", field=field)
@@ -43,7 +44,7 @@ def normal_user_id(value: object, field: str = "user_id") -> str:
 @functools.lru_cache(maxsize=16_384)  # reading a UUID costs a third of a publish
 def _normal(value: str, field: str) -> str:
     is_uuid = len(value) >= 32 and _UUID.fullmatch(value)
-    text = str(uuid.UUID(value)) if is_uuid else str(value)
+    text = str(uuid.UUID(value)) if is_uuid else value
     if not text.strip() or text == _NIL_TEXT:
         raise InvalidUserID("it is nil or empty", field=field)
     if len(text) > MAX_ID_CHARS or _CONTROL.search(text):

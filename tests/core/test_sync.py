@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from sse_broker import Client
-from sse_broker.core.sync import WakeChain
+from sse_broker.core.sync import Loop, WakeChain
 from tests.core.test_client import record
 
 
@@ -91,3 +91,7 @@ def test_a_native_thread_that_rings_just_before_a_greenlet_waits_is_heard() -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+
+
+def test_what_threads_were_asked_for_is_not_asked_for_again() -> None:
+    Loop().again(lambda: pytest.fail("the one who was asked runs it, in log order"))

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from sse_broker import Broker
+from sse_broker import Broker, Message, Target
 from sse_broker.logs import MemoryLog
 from tests.logs.contract import LogContract, message
 
@@ -48,3 +48,18 @@ def test_a_forked_child_has_a_log_and_a_broker_of_its_own() -> None:
     assert cursor.partition("-")[0] != log.cursor(0).partition("-")[0]
     assert position == 1
     assert not running
+
+
+def test_a_listener_that_sends_gets_it_after_what_it_was_called_for() -> None:
+    log, got = MemoryLog(), []
+
+    def listener(record) -> None:
+        got.append(record.message.data)
+        if record.message.data == "first":
+            log.append(Message(Target.BROADCAST, "second"))
+            got.append("sent")
+
+    log.listen(listener, lambda position: None)
+    log.append(Message(Target.BROADCAST, "first"))
+
+    assert got == ["first", "sent", "second"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 
+from sse_broker import Client
 from sse_broker.core.client import State
 from sse_broker.web import pump as pump_module
+from sse_broker.web.cohort import Cohort
+from sse_broker.web.sink import Sink
 from tests.web.rig import Peer, Rig
 
 MANY = 2 * pump_module.TOGETHER
@@ -50,7 +54,7 @@ def test_all_get_everything_in_either_framing_and_their_share_of_the_counts(rig)
         assert peer.read().plain.data == ["first", "0", "1", "2"]
         assert peer.client.sent == 4
         assert not peer.client.queue.queue
-    made.pump.settle()
+    made.pump.settle([peer.client for peer in peers])
     assert len({peer.sink.written for peer in peers[1::2]}) == 1
 
 
@@ -102,6 +106,7 @@ def test_who_comes_and_goes_meanwhile(rig) -> None:
     gone = peers.pop(3)
     gone.sock.close()
     made.turn()
+    assert not cohort(peers[0])._others
     late = made.open(user=99, topics=["t"])
     made.broker.send_to_topic("t", "e", "next")
     made.turn()
@@ -163,10 +168,11 @@ def test_a_busy_client_is_not_taken_for_a_quiet_one(rig, monkeypatch) -> None:
     made.broker.send_to_topic("t", "e", "x")
     made.turn()
 
-    clients = made.broker._here()._settled()
+    process = made.broker._here()
+    process.reaper.sweep(now, 0.0)
 
-    assert {client.last_seen for client in clients} == {now}
-    assert len(clients) == len(peers)
+    assert {peer.client.last_seen for peer in peers} == {now}
+    assert all(peer.sink.member_of for peer in peers)  # no heartbeat was asked for
 
 
 def test_a_few_are_written_to_by_the_one_who_sends(rig, monkeypatch) -> None:
@@ -186,6 +192,111 @@ def test_a_few_are_written_to_by_the_one_who_sends(rig, monkeypatch) -> None:
     assert made.pump._todo
     for peer in peers:
         assert peer.read().plain.data[-2:] == ["after that", "to too many"] or peer.chunked
+
+
+def test_who_is_forgotten_is_counted_with_all_that_was_written(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    for _ in range(5):
+        made.broker.send_to_topic("t", "e", "x")
+        made.turn()
+    for peer in peers:
+        made.broker.unregister(peer.client)
+
+    assert made.broker.counts().messages_sent == 6 * MANY
+
+
+def test_those_who_have_gone_are_let_go(rig) -> None:
+    made = rig()
+    peers = crowd(made)
+    ids = {peer.client.id for peer in peers}
+    for peer in peers[2:]:
+        made.broker.disconnect_client(peer.client.id)
+        made.turn()
+        made.broker.unregister(peer.read().client)  # what the worker does at a stream's end
+    made.broker.send_to_topic("t", "e", "to few")
+    made.turn()
+    assert all(peer.read().plain.data == ["first", "to few"] for peer in peers[:2])
+    made.ended.clear()
+    del peer, peers[2:]
+    gc.collect()
+
+    kept = [one for one in gc.get_objects() if isinstance(one, Client | Sink)]
+    assert len([one for one in kept if isinstance(one, Client) and one.id in ids]) == 2
+    assert len([one for one in kept if isinstance(one, Sink) and one.client.id in ids]) == 2
+
+
+def test_a_client_that_is_registered_twice_gets_each_message_once(rig) -> None:
+    made = rig()
+    crowd(made)
+    client = Client(500, topics=["t"])
+    for text in "xy":
+        made.broker.register(client)
+        made.broker.send_to_topic("t", "e", text)
+        made.turn()
+
+    assert [record.message.data for record in client.queue.queue] == ["x", "y"]
+
+
+def test_trouble_at_one_whose_socket_is_full_is_not_the_others(rig, monkeypatch) -> None:
+    made = rig()
+    peers = crowd(made, MANY - 2)
+    slow = [made.open(user=200 + n, topics=["t"], small=True) for n in range(2)]
+    made.broker.send_to_topic("t", "e", "x")
+    made.turn()
+    keep, fails = made.pump._write_rest, [True]
+
+    def failing(*arguments):
+        if fails:
+            fails.pop()
+            raise RuntimeError("can't start new thread")
+        return keep(*arguments)
+
+    monkeypatch.setattr(made.pump, "_write_rest", failing)
+    made.broker.send_to_topic("t", "e", 50_000 * "y")
+    made.broker.send_to_topic("t", "e", "z")
+    made.turn()
+
+    (well,) = [peer for peer in slow if not peer.read().closed]
+    assert well.data == ["x", 50_000 * "y", "z"]
+    assert all(peer.read().plain.data == ["first", "x", 50_000 * "y", "z"] for peer in peers)
+
+
+@pytest.mark.parametrize("where", ["gather", "write"])
+def test_what_could_not_be_handed_out_is_had_from_the_log(rig, monkeypatch, where) -> None:
+    made = rig()
+    peers = crowd(made)
+    late = [made.open(user=100 + n, topics=["t"]) for n in range(3)]
+    calls = []
+
+    def fail_at_second(target, name):
+        real = getattr(target, name)
+
+        def failing(*arguments):
+            calls.append(1)
+            if len(calls) == 2:
+                raise MemoryError
+            return real(*arguments)
+
+        monkeypatch.setattr(target, name, failing)
+
+    if where == "gather":
+        fail_at_second(Cohort, "_take_in_or_offer")
+    else:
+        fail_at_second(pump_module, "_SEND")
+    made.broker.send_to_topic("t", "e", "hard")
+    made.turn(8)
+    made.broker.send_to_topic("t", "e", "next")
+    made.turn(8)
+
+    for peer in [*peers, *late]:
+        first = ["first"] if peer in peers else []
+        got = peer.read().plain.data
+        if where == "write" and peer.closed:  # its connection is cut; it comes back with its id
+            assert got == [*first, "hard"][: len(got)]
+        else:
+            assert got == [*first, "hard", "next"]
+    assert where == "write" or not any(peer.closed for peer in [*peers, *late])
 
 
 class Traffic:

@@ -21,6 +21,7 @@ from sse_broker.testing import read_events
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.direct import Direct
 from tests.core.streams import LIBRARY
+from tests.live.servers import until
 
 pytestmark = pytest.mark.usefixtures("own_watcher")
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("own_watcher")
 class Served:
     """One stream, its server's thread, and the peer that reads."""
 
-    def __init__(self, broker: Broker, *, version=(1, 1), wrap=None):
+    def __init__(self, broker: Broker, *, version=(1, 1), wrap=None, welcome=True):
         self.broker = broker
         self.ours, self.theirs = socket.socketpair()
         self.theirs.settimeout(20)
@@ -54,7 +55,10 @@ class Served:
         }
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
-        self.read_until(b"event: welcome")
+        if welcome:
+            self.read_until(b"event: welcome")
+        else:
+            until(lambda: broker.get_stats().total_clients == 1)
         self.wait_for_rest()
 
     def _serve(self) -> None:
@@ -208,6 +212,44 @@ class Upper:
         self.body.close()
 
 
+@pytest.mark.parametrize("first", [0, 10])
+def test_who_holds_bytes_back_sees_every_one(serve, first: int) -> None:
+    def late(app: Any) -> Any:
+        def wrapped(environ: Any, start_response: Any) -> Any:
+            return Late(app(environ, start_response), first)
+
+        return wrapped
+
+    one = serve(wrap=late, welcome=False)
+    for n in range(3):
+        one.broker.broadcast("e", f"message {n}")
+        time.sleep(0.01)
+    one.read_until(b"message 1")
+
+    assert one.got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert one.data[:2] == ["message 0", "message 1"]
+    assert b"welcome" in one.body.partition(b"message 0")[0]
+
+
+class Late:
+    """Passes each item on, but for its first bytes, when the next one is there."""
+
+    def __init__(self, body: Any, first: int) -> None:
+        self.body, self.first = body, first
+
+    def __iter__(self) -> Any:
+        before = b""
+        for item in self.body:
+            piece = before + item[: self.first]
+            if piece:
+                yield piece
+            before = item[self.first :]
+        yield before
+
+    def close(self) -> None:
+        self.body.close()
+
+
 def test_an_encoded_body_is_left_alone(serve) -> None:
     def says_so(app: Any) -> Any:
         app.after_request(
@@ -280,4 +322,4 @@ def test_all_of_this_under_gevent() -> None:
     )
 
     assert done.returncode == 0, done.stdout
-    assert "9 passed, 1 skipped" in done.stdout
+    assert "11 passed, 1 skipped" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import enum
 import json
 import uuid
 
@@ -22,6 +23,7 @@ from sse_broker import (
     Target,
     format_event,
 )
+from sse_broker.wire.ids import normal_user_id
 from sse_broker.wire.message import comment_frame, retry_frame
 
 CONTROLS = ["\n", "\r", "\r\n", "\0", "\x1b", "\x7f", "\x85"]
@@ -155,3 +157,12 @@ def test_a_message_can_be_given_its_id_without_being_made_again() -> None:
 
     assert (twin.id, twin.data, twin.body) == ("e-1", message.data, message.body)
     assert message.id == ""
+
+
+def test_a_user_id_is_its_plain_text_whoever_asked_first() -> None:
+    class Role(str, enum.Enum):
+        ADMIN = "the admin"
+
+    assert normal_user_id(Role.ADMIN) == "the admin"
+    assert type(normal_user_id("the admin")) is str
+    assert Message(Target.USER, "x", user_id=Role.ADMIN).user_id == "the admin"
