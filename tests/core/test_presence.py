@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from sse_broker import (
     LogUnavailable,
 )
 from sse_broker.core.presence import LIFETIME, REPORT_EVERY
+from sse_broker.core.roster import MemoryRoster
 from sse_broker.signals import user_offline, user_online
 from sse_broker.testing import FakeClock
 from tests.core.streams import Hub, Tab
@@ -309,3 +311,18 @@ def test_a_command_that_says_nothing_sensible_is_refused(url: str) -> None:
         with pytest.raises(error):
             call()
     assert broker.log.tail() == 0
+
+
+def test_the_memory_roster_counts_as_it_would_by_looking_at_all() -> None:
+    chance, clock = random.Random(1), FakeClock()
+    roster = MemoryRoster(clock)
+    for _ in range(500):
+        users = {
+            str(chance.randrange(6)): chance.choice([True, False, None])
+            for _ in range(chance.randrange(3))
+        }
+        process = chance.choice("abc")
+        census = roster.sync(process, chance.randrange(5), users, ttl=10)
+        assert census.census.users == len(roster.online())
+        clock.advance(chance.choice([0, 0, 1, 6, 15]))
+        assert roster.census().users == len(roster.online())
