@@ -72,6 +72,11 @@ def kilobytes(value: float) -> str:
 
 
 Column = tuple[str, Callable[[Figures], str]]
+BESIDE: list[Column] = [
+    ("deliveries per second", lambda f: count(f.get("per_second"))),
+    ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
+    ("the other thread keeps", lambda f: f"{100 * f['burner_keeps']:.0f} %"),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "one": (
         "One message at a time to all",
@@ -103,14 +108,8 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
             ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
         ],
     ),
-    "burn": (
-        "One at a time beside a thread that burns CPU",
-        [
-            ("deliveries per second", lambda f: count(f.get("per_second"))),
-            ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
-            ("the other thread keeps", lambda f: f"{100 * f['burner_keeps']:.0f} %"),
-        ],
-    ),
+    "burn": ("One at a time beside a thread that burns CPU", BESIDE),
+    "burn_burst": ("Bursts beside a thread that burns CPU", BESIDE),
     "connect": (
         "Connecting, and idle memory",
         [
@@ -199,7 +198,10 @@ def losses(rows: list[Row]) -> list[str]:
 
 
 def _uneven(case: str, figures: Figures) -> bool:
-    return case in ("one", "ping", "burst", "burn", "storm") and figures["least"] != figures["most"]
+    return (
+        case in ("one", "ping", "burst", "burn", "burn_burst", "storm")
+        and figures["least"] != figures["most"]
+    )
 
 
 def doubts(rows: list[Row]) -> list[str]:

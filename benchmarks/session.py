@@ -57,7 +57,8 @@ class Session:
             "one": self._one,
             "ping": lambda: self._one(ping=1),
             "burst": self._burst,
-            "burn": self._burn,
+            "burn": lambda: self._beside_burner(self._one),
+            "burn_burst": lambda: self._beside_burner(self._burst),
             "storm": self._storm,
             "users": self._users,
         }
@@ -137,10 +138,10 @@ class Session:
             rounds.append(self._measured(lambda: self._send(trigger, each)))
         return joined(rounds) | {"messages": messages}
 
-    def _burn(self) -> Figures:
+    def _beside_burner(self, act: Callable[[], Figures]) -> Figures:
         before = self._burner_alone()
         self.server.post("/burn?on=1")
-        figures = self._one()
+        figures = act()
         beside = self.server.post("/burn?on=0")["loops_per_second"]
         alone = (before + self._burner_alone()) / 2
         return figures | {"burner_keeps": beside / alone}

@@ -26,6 +26,7 @@ CASES = {
     "burst": "bursts to all",
     "users": "messages to single users",
     "burn": "one at a time beside a thread that burns CPU",
+    "burn_burst": "bursts beside a thread that burns CPU",
     "storm": "all reconnect at once and get what they missed",
 }
 
@@ -170,7 +171,7 @@ def _gunicorn(app: str, host: str) -> Callable[[int], Server]:
 
 
 ALL = frozenset(CASES)
-NO_BURN = ALL - {"burn", "storm"}
+NO_BURN = ALL - {"burn", "burn_burst", "storm"}
 OURS = [
     Subject("handoff", _gunicorn("ours", "handoff"), cases=ALL, ours=True),
     Subject("gthread", _gunicorn("ours", "gthread"), cases=ALL, most=1000, ours=True),
@@ -187,7 +188,7 @@ PEER_SUBJECTS = [
         "/sub?id=u@CLIENT@",
         _to_nchan,
         in_process=False,
-        cases=ALL - {"burn"},
+        cases=ALL - {"burn", "burn_burst"},
         needs=("nginx", "/usr/lib/nginx/modules/ngx_nchan_module.so"),
     ),
     Subject("go-hub", _hub, cases=NO_BURN, needs=(str(BUILD / "hub"),)),

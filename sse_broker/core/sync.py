@@ -140,11 +140,12 @@ class Loop:
     """
 
     is_alive = True
+    FEW = 256  # clients, about a millisecond of writing
     PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
 
     def __init__(self) -> None:
         self._hub: Any = sys.modules["gevent"].get_hub() if patched() else None
-        self._turn = 0
+        self._turn = self._put_off = 0
         self._spread_at = 0.0
 
     def restart(self) -> None:
@@ -159,15 +160,30 @@ class Loop:
 
     def call(self, act: Callable[[], None]) -> None:
         """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
-        if self.here():
-            act()
-        else:
+        if not self.here():
             self._hub.loop.run_callback_threadsafe(act)
+        elif self._put_off:
+            self._later(act)
+        else:
+            act()
 
     def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
-        """See :class:`Host`."""
-        del clients
-        self.call(act)
+        """See :class:`Host`.  To many, the hub writes once its greenlets have had their turn.
+
+        Or one that sends and sends would write all the time, and no other had one.
+        """
+        if self._hub is not None and self.here() and clients() > self.FEW:
+            self._later(act)
+        else:
+            self.call(act)
+
+    def _later(self, act: Callable[[], None]) -> None:
+        def run() -> None:
+            self._put_off -= 1
+            act()
+
+        self._put_off += 1
+        self._hub.loop.run_callback(run)
 
     def heed(self, clients: Sequence[Any]) -> None:
         """See :class:`Host`.  What a client was told is known to whoever writes here."""

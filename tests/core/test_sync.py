@@ -95,3 +95,10 @@ def test_a_native_thread_that_rings_just_before_a_greenlet_waits_is_heard() -> N
 
 def test_what_threads_were_asked_for_is_not_asked_for_again() -> None:
     Loop().again(lambda: pytest.fail("the one who was asked runs it, in log order"))
+
+
+def test_the_hub_writes_to_many_and_nothing_passes_that() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_turns"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr) == ("ok\n", "")
