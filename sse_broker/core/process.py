@@ -87,6 +87,7 @@ class Process:
         # Records, and between them the positions from which on they follow after a loss.
         self._incoming: collections.deque[Record | int] = collections.deque()
         self._is_due = False  # whether the host has been asked to hand out and has not begun
+        self._is_at_it = False  # a log handler that sends comes in between
         self._received = self._handed = 0  # bytes; each is written by one side alone, but at a skip
         self._host: Host | None = None
         self._chain = None if self.patched else WakeChain()
@@ -359,8 +360,17 @@ class Process:
             return len(self._registry.match(message))
 
     def _fan_out(self) -> None:
-        """Hand out what came in.  Neighbours for the same clients go together: one write each."""
+        """Hand out what came in.  One at a time; who comes in between leaves it to that one."""
         self._is_due = False  # first, or what comes in at the end is found by nobody
+        if not self._is_at_it:
+            self._is_at_it = True
+            try:
+                self._hand_out()
+            finally:
+                self._is_at_it = False
+
+    def _hand_out(self) -> None:
+        """Neighbours for the same clients go together: one write each."""
         incoming, size = self._incoming, 0
         batch: list[Record] = []
         whom: Sequence[Client] = ()

@@ -146,6 +146,7 @@ class Loop:
     def __init__(self) -> None:
         self._hub: Any = sys.modules["gevent"].get_hub() if patched() else None
         self._turn = self._put_off = 0
+        self._has_written = False  # since the hub has run
         self._spread_at = 0.0
 
     def restart(self) -> None:
@@ -168,14 +169,21 @@ class Loop:
             act()
 
     def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
-        """See :class:`Host`.  To many, the hub writes once its greenlets have had their turn.
+        """See :class:`Host`.  To many, and what follows, the hub writes when it comes to it.
 
-        Or one that sends and sends would write all the time, and no other had one.
+        Or a greenlet that sends and sends would write all the time, and no other had a turn.
         """
-        if self._hub is not None and self.here() and clients() > self.FEW:
+        if self._hub is None or not self.here():
+            self.call(act)
+        elif self._has_written or self._put_off or clients() > self.FEW:
             self._later(act)
         else:
-            self.call(act)
+            self._has_written = True
+            self._hub.loop.run_callback(self._hub_runs)
+            act()
+
+    def _hub_runs(self) -> None:
+        self._has_written = False
 
     def _later(self, act: Callable[[], None]) -> None:
         def run() -> None:
@@ -206,8 +214,11 @@ class Loop:
         self._spread_at = time.monotonic()
 
     def _this_turn(self) -> int:
-        """Return the number of this turn: what follows without a pause leaves in one write."""
-        if time.monotonic() - self._spread_at > self.PAUSE:
+        """Return the number of this turn: what follows without a pause leaves in one write.
+
+        Where the hub writes, it has gathered that before.
+        """
+        if self._hub is not None or time.monotonic() - self._spread_at > self.PAUSE:
             self._turn += 1
         return self._turn
 

@@ -14,6 +14,10 @@ def main() -> None:
 
     loop.hand_out(lambda: order.append("few"), lambda: Loop.FEW)
     assert order == ["few"]
+    loop.hand_out(lambda: order.append("a second time"), lambda: 1)
+    assert order == ["few"]  # the hub has not run
+    gevent.sleep(0)
+    assert order.pop() == "a second time"
 
     loop.hand_out(lambda: order.append("many"), lambda: Loop.FEW + 1)
     loop.call(lambda: order.append("close"))
