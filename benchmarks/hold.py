@@ -32,10 +32,11 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE
     if options.clients > most * options.workers:
         parser.error(f"--clients: at most {most:,} per worker go here (ulimit -n)")
+    room = -(-most * 10 // 9)  # a worker leaves a tenth of its connections to other requests
     with tempfile.TemporaryDirectory(prefix="bench-hold-") as folder:
         log = f"sqlite:///{Path(folder) / 'log.db'}" if options.workers > 1 else "memory://"
         server = gunicorn(
-            "over_a_log", options.host, 0, options.workers, connections=most, BENCH_LOG=log
+            "over_a_log", options.host, 0, options.workers, connections=room, BENCH_LOG=log
         )
         try:
             hold(server, options.clients, most)
