@@ -42,6 +42,10 @@ class Batch:
             self._chunk = _form(as_chunk(self._frames))
         return self._chunk
 
+    def form(self, chunked: bool) -> Form:
+        """Return the frames as a stream of one framing or the other is sent them."""
+        return self.chunk if chunked else self.plain
+
     @property
     def size(self) -> int:
         """How many bytes the frames are."""

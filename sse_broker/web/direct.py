@@ -81,7 +81,7 @@ class Direct:
             if not frames.armed or client._state is not _LIVE or reader.cursor >= batch.first:
                 return False
             self._turn = turn
-            data, size, c_size = batch.chunk if self._chunked else batch.plain
+            data, size, c_size = batch.form(self._chunked)
             took = _send(self._fd, data, c_size, FLAGS)
             reader.cursor = batch.last
             client.sent += batch.count

@@ -45,7 +45,7 @@ from sse_broker.core.batch import Batch, as_chunk
 from sse_broker.core.client import Client, State
 from sse_broker.core.reader import Reader
 from sse_broker.core.registry import Audience, Bucket
-from sse_broker.core.sync import native_lock
+from sse_broker.core.sync import Loop, native_lock
 from sse_broker.core.threads import is_alive, spawn
 from sse_broker.web.cohort import Cohort, leave, offer, settle
 from sse_broker.web.poller import make_poller
@@ -58,8 +58,7 @@ __all__ = ["Pump", "Sink"]
 LINGER = 2.0  # seconds that a peer has to read the rest and close
 WAIT = 5.0  # seconds; a net under every wait
 ASIDE_BYTES = 64 * 1024  # read at the side at once, for one client
-FEW = 256  # clients, about a millisecond of writing; what a caller pays at most
-PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
+FEW, PAUSE = Loop.FEW, Loop.PAUSE
 SLICE = 1_000  # clients that are settled before others may have the lock
 GATHER = 0.0005  # seconds in which more of a burst comes in before it is written
 TOGETHER = 16  # clients from which on a cohort pays
@@ -122,10 +121,13 @@ class Pump:
         """Run *act*, which must not wait, on the pump's thread.  Never waits."""
         self._todo.append(act)
         if self._asleep:
-            self._asleep = False
-            self._poller.wake()
+            self._rouse()
 
-    call = post
+    def _rouse(self) -> None:
+        self._asleep = False
+        self._poller.wake()
+
+    call = again = post
 
     def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
         """See :class:`Host`: for a few, and after a pause, on the caller's thread."""
@@ -188,22 +190,21 @@ class Pump:
 
     def _keep_rest(self, sink: Sink, batch: Batch, took: int) -> None:
         self._note(sink, batch)
-        self._write_rest(sink, (batch.chunk if sink.chunked else batch.plain)[0], took)
+        self._write_rest(sink, batch.form(sink.chunked)[0], took)
 
     def _dissolve(self, bucket: Bucket) -> None:
         """Give up a cohort whose audience has become small."""
         cohort, bucket.cohort = bucket.cohort, None
         for sink in cohort.members():
-            ready = sink.ready
-            leave(sink)  # from its other cohorts too, which take it in again
-            sink.ready = ready
+            leave(sink)  # its other cohorts too, which take it in again:
+            sink.ready = True  # it still has nothing to write
 
     def _write_batch(self, client: Client, batch: Batch) -> None:
         sink = client.sink
         if sink is None or not sink.takes(batch):
             offer(client, batch)
             return
-        data, size, c_size = batch.chunk if sink.chunked else batch.plain
+        data, size, c_size = batch.form(sink.chunked)
         took = (_SEND or self._python_send)(sink.fd, data, c_size, FLAGS)
         self._note(sink, batch)
         if took == size:
@@ -227,10 +228,6 @@ class Pump:
         for client in clients:
             if client.sink is not None:
                 client.sink()
-
-    def again(self, act: Callable[[], None]) -> None:
-        """See :class:`Host`."""
-        self.post(act)
 
     def settle(self, clients: Sequence[Client]) -> None:
         """Have clients know what was written to them.  Any thread; waits for a turn's end.
@@ -432,8 +429,7 @@ class Pump:
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (self._now() + seconds, next(self._order), act))
         if self._asleep:  # it is not the pump that says this
-            self._asleep = False
-            self._poller.wake()
+            self._rouse()
 
     def _run(self) -> None:
         while not self._stopped:
