@@ -4,7 +4,7 @@
 
 A ``gthread`` worker like gunicorn's own, for any app.  When the response is a
 stream of this library, gunicorn sends its headers and first frames; then the
-socket goes to the pump (:mod:`sse_broker.web.pump`) and the thread is free, as with
+socket goes to the pump (:mod:`sse_broker.transport.pump`) and the thread is free, as with
 ``wsgi.file_wrapper``.  The connection stays counted in ``worker_connections``; its
 access-log line, ``post_request`` and the response's ``close()`` come at the
 stream's end, with the bytes and the time of all of it.
@@ -34,9 +34,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from sse_broker.core import sync
 from sse_broker.core.broker import Broker
 from sse_broker.core.reader import Reader
-from sse_broker.web.capacity import HANDOFF
-from sse_broker.web.direct import as_it_is
-from sse_broker.web.pump import Pump
+from sse_broker.servers.capacity import HANDOFF
+from sse_broker.transport.direct import as_it_is
+from sse_broker.transport.pump import Pump
 from sse_broker.web.stream import Stream
 
 __all__ = ["StreamWorker"]

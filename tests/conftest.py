@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from sse_broker import Broker
-from sse_broker.web import watch
+from sse_broker.transport import watch
 from tests import databases
 
 # An example may take its time on a busy machine.

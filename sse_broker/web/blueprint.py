@@ -25,9 +25,10 @@ from sse_broker.errors import (
 )
 from sse_broker.limits import Rates
 from sse_broker.metrics import carry_over, exposition
-from sse_broker.web import auth, watch
+from sse_broker.servers.capacity import room_for_streams
+from sse_broker.transport import watch
+from sse_broker.web import auth
 from sse_broker.web.address import client_address
-from sse_broker.web.capacity import room_for_streams
 from sse_broker.web.cors import AllowList
 from sse_broker.web.refusal import HEADERS, busy, refuse
 from sse_broker.web.script import client_script

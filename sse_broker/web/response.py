@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Response, has_request_context, request
 
+from sse_broker.transport.sockets import server_socket, tune, waitress_socket
 from sse_broker.web.refusal import HEADERS
-from sse_broker.web.sockets import server_socket, tune, waitress_socket
 from sse_broker.wire.message import Message, comment_frame, format_event
 
 __all__ = ["event_stream"]

@@ -1,7 +1,7 @@
 """A client as a WSGI response body: threads and greenlets iterate it to its end.
 
 A server that says ``sse_broker.handoff`` in its environ is given the stream after
-its first frames (:mod:`sse_broker.web.pump`); the body then ends early for it.
+its first frames (:mod:`sse_broker.transport.pump`); the body then ends early for it.
 
 An iterator class and not a generator: a generator that was never started never
 runs its ``finally``.  The client is registered at the first iteration and never
@@ -23,12 +23,12 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
-from sse_broker.web.capacity import HANDOFF
-from sse_broker.web.direct import Direct, direct
-from sse_broker.web.ending import end_with_server
+from sse_broker.servers.capacity import HANDOFF
+from sse_broker.servers.ending import end_with_server
+from sse_broker.transport.direct import Direct, direct
+from sse_broker.transport.sockets import server_socket, tune, waitress_socket
+from sse_broker.transport.watch import watch
 from sse_broker.web.refusal import busy_frames, hang_up
-from sse_broker.web.sockets import server_socket, tune, waitress_socket
-from sse_broker.web.watch import watch
 
 __all__ = ["Handoff", "Stream"]
 

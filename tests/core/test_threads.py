@@ -21,9 +21,9 @@ from sse_broker import Broker, create_blueprint
 from sse_broker.core import reaper
 from sse_broker.core.threads import spawn
 from sse_broker.logs.feed import Feed
-from sse_broker.web import watch
-from sse_broker.web.pump import Pump
-from sse_broker.web.side import THREADS, Side
+from sse_broker.transport import watch
+from sse_broker.transport.pump import Pump
+from sse_broker.transport.side import THREADS, Side
 from tests.core.test_client import record
 
 

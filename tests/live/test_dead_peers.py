@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from sse_broker.web.sockets import USER_TIMEOUT
+from sse_broker.transport.sockets import USER_TIMEOUT
 from tests.live.conftest import need
 from tests.live.network import Firewall, firewall
 from tests.live.servers import TOKEN, Server, free_port, gunicorn, read_until, until

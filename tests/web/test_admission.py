@@ -17,9 +17,9 @@ from werkzeug.test import EnvironBuilder
 from sse_broker import Broker, BrokerConfig, InvalidConfig, create_blueprint
 from sse_broker.app import create_app
 from sse_broker.metrics import exposition
+from sse_broker.servers.capacity import HANDOFF, room_for_streams
 from sse_broker.testing import read_events
 from sse_broker.web import address as addresses
-from sse_broker.web.capacity import HANDOFF, room_for_streams
 
 USER = str(uuid.uuid4())
 STREAM = f"/sse/stream?user_id={USER}"

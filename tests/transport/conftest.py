@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.web.rig import Rig
+from tests.transport.rig import Rig
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 
 from sse_broker import Client
 from sse_broker.core.client import State
-from sse_broker.web import pump as pump_module
-from sse_broker.web.cohort import Cohort
-from sse_broker.web.sink import Sink
-from tests.web.rig import Peer, Rig
+from sse_broker.transport import pump as pump_module
+from sse_broker.transport.cohort import Cohort
+from sse_broker.transport.sink import Sink
+from tests.transport.rig import Peer, Rig
 
 MANY = 2 * pump_module.TOGETHER
 

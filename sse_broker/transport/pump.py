@@ -47,11 +47,11 @@ from sse_broker.core.reader import Reader
 from sse_broker.core.registry import Audience, Bucket
 from sse_broker.core.sync import Loop, native_lock
 from sse_broker.core.threads import is_alive, spawn
-from sse_broker.web.cohort import Cohort, leave, offer, settle
-from sse_broker.web.poller import make_poller
-from sse_broker.web.side import Side
-from sse_broker.web.sink import Lingering, Sink, close, try_send
-from sse_broker.web.sockets import FLAGS, c_send
+from sse_broker.transport.cohort import Cohort, leave, offer, settle
+from sse_broker.transport.poller import make_poller
+from sse_broker.transport.side import Side
+from sse_broker.transport.sink import Lingering, Sink, close, try_send
+from sse_broker.transport.sockets import FLAGS, c_send
 
 __all__ = ["Pump", "Sink"]
 

@@ -24,7 +24,7 @@ from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import is_installed
-from sse_broker.web.sockets import FLAGS, c_send
+from sse_broker.transport.sockets import FLAGS, c_send
 
 __all__ = ["Direct", "as_it_is", "direct"]
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import Client, State
 from sse_broker.core.registry import Audience
-from sse_broker.web.sockets import FLAGS
+from sse_broker.transport.sockets import FLAGS
 
 if TYPE_CHECKING:
-    from sse_broker.web.sink import Sink
+    from sse_broker.transport.sink import Sink
 
 __all__ = ["Cohort", "Member", "leave", "settle"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from sse_broker.core.broker import Broker
 from sse_broker.core.threads import spawn
-from sse_broker.web.worker import gunicorn_worker
+from sse_broker.servers.worker import gunicorn_worker
 
 __all__ = ["end_with_server"]
 

@@ -13,9 +13,9 @@ from sse_broker import Identity, Message, Target
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.ports import Record
-from sse_broker.web import pump as pump_module
-from sse_broker.web import sink as sink_module
-from tests.web.rig import Peer
+from sse_broker.transport import pump as pump_module
+from sse_broker.transport import sink as sink_module
+from tests.transport.rig import Peer
 
 
 @pytest.mark.parametrize("send", ["c", "python"])

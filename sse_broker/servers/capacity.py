@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from sse_broker.web.worker import gunicorn_worker
+from sse_broker.servers.worker import gunicorn_worker
 
 __all__ = ["HANDOFF", "room_for_streams"]
 

@@ -18,8 +18,8 @@ from gunicorn.http.wsgi import Response
 from sse_broker import Broker, BrokerConfig, Identity
 from sse_broker.core.sync import Loop
 from sse_broker.testing import read_events
+from sse_broker.transport.direct import Direct
 from sse_broker.web.blueprint import create_blueprint
-from sse_broker.web.direct import Direct
 from tests.core.streams import LIBRARY
 from tests.live.servers import until
 

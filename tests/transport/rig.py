@@ -8,8 +8,8 @@ import socket
 from sse_broker import Broker, BrokerConfig, Identity
 from sse_broker.core import sync
 from sse_broker.testing import read_events
-from sse_broker.web import pump as pump_module
-from sse_broker.web.pump import Pump
+from sse_broker.transport import pump as pump_module
+from sse_broker.transport.pump import Pump
 from tests.core.streams import LIBRARY
 
 

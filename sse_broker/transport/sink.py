@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import Client, State
 from sse_broker.core.reader import Reader
-from sse_broker.web.poller import WRITE
+from sse_broker.transport.poller import WRITE
 
 if TYPE_CHECKING:
-    from sse_broker.web.cohort import Member
-    from sse_broker.web.pump import Pump
+    from sse_broker.transport.cohort import Member
+    from sse_broker.transport.pump import Pump
 
 __all__ = ["Lingering", "Sink", "close", "peer_lives", "try_send"]
 

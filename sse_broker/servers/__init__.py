@@ -1,0 +1,1 @@
+"""What each WSGI server shows of itself: its socket, its threads, and whether it stops."""
