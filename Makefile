@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check format fast live bench bench-peers torture soak clean
+.PHONY: help run test check format fast coverage live bench bench-peers torture soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -16,20 +16,24 @@ run: $(VENV)/.run ## Start the demo on http://localhost:8000
 	@$(BIN)/python -m samples.demo
 
 test: $(VENV)/.dev ## Run all tests; live ones use what is installed, and say what is not
-	$(BIN)/python -m pytest -q -m "live or not live"
+	$(BIN)/python -m pytest -q -m "live or slow or not live"
 
 check: $(VENV)/.dev ## Format, lint, types and fast tests: what every commit passes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=
+	@echo "lines and branches reached, in percent: $$($(BIN)/coverage report --format=total)"
 
 format: $(VENV)/.dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 fast: $(VENV)/.dev ## Run the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
+
+coverage: $(VENV)/.dev ## Say which lines the fast tests do not reach
+	$(BIN)/python -m pytest -q -n 2 --cov
 
 live: $(VENV)/.dev ## Run the live tests
 	$(BIN)/python -m pytest -q -m live
@@ -50,7 +54,7 @@ soak: $(VENV)/.dev ## Run for an hour with comings, goings and restarts; draw so
 	$(BIN)/python -m tests.live.soak --seconds $(or $(SOAK),3600) --picture soak.svg
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .coverage .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -524,6 +524,7 @@ def _share(url: str, path: Path, name: str, count: int, ready, results) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_without_doubles_or_loss(database_url, tmp_path) -> None:
     engine = databases.connect(database_url)
     log = FileLog(tmp_path / "log")

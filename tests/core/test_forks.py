@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork be
 FORKS = 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", ["memory", "sqlite"])
 def test_a_fork_at_any_moment_leaves_the_child_a_broker_that_works(log: str, tmp_path) -> None:
     url = "memory://" if log == "memory" else f"sqlite:///{tmp_path}/log.db"

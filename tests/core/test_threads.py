@@ -213,6 +213,7 @@ def test_a_side_that_lost_all_its_threads_has_others() -> None:
     side.stop()
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_a_greenlet_does_not_go_on_in_a_forked_child() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_fork"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -581,6 +581,7 @@ def _publish_in_child(broker: Broker, number: int) -> None:
     broker.broadcast("e", f"child {number}")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_forks_in_the_midst_of_reads_and_writes_leave_the_child_a_log_that_works(
     path: Path,

@@ -311,6 +311,7 @@ def test_a_replay_that_ran_ahead_is_not_repeated_and_a_heartbeat_is_the_stream_s
     assert one.data == ["new"]
 
 
+@pytest.mark.slow
 def test_all_of_this_under_gevent() -> None:
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].is_module_patched("socket"):
         pytest.skip("this is under gevent")

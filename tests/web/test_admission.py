@@ -21,7 +21,7 @@ from sse_broker.servers.capacity import HANDOFF, room_for_streams
 from sse_broker.testing import read_events
 from sse_broker.web import address as addresses
 
-USER = str(uuid.uuid4())
+USER = "5b0f1c52-8f0e-4c4e-9d4a-0d3f6f1c7a11"
 STREAM = f"/sse/stream?user_id={USER}"
 PLAIN = {"Accept": "text/event-stream"}
 BEARER = {"Authorization": "Bearer secret"}

@@ -33,7 +33,7 @@ from sse_broker.app import create_app
 from sse_broker.core.client import State
 from sse_broker.testing import FakeClock, read_events
 
-USER = str(uuid.uuid4())
+USER = "5b0f1c52-8f0e-4c4e-9d4a-0d3f6f1c7a11"
 STREAM = f"/sse/stream?user_id={USER}"
 BEARER = {"Authorization": "Bearer secret"}
 PLAIN = {"Accept": "text/event-stream"}
