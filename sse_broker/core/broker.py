@@ -193,6 +193,17 @@ class Broker:
         self._here().published()
         return record.id
 
+    def last_event_id(self) -> str:
+        """Return the id of now: a stream that begins there gets all that is sent from now on.
+
+        For a page that is rendered with some state and connects afterwards.  Ask
+        *before* the state is read: what is sent in between then comes to the page,
+        instead of being missed.  Any thread, any process; asks the log.
+
+        :raises LogUnavailable: the log cannot be read now.
+        """
+        return self.log.cursor(self.log.tail())
+
     def check(self, message: Message) -> None:
         """Refuse a message that :meth:`publish` would refuse.  Sends nothing; never waits.
 

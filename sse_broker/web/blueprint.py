@@ -29,6 +29,7 @@ from sse_broker.servers.capacity import room_for_streams
 from sse_broker.transport import watch
 from sse_broker.web import auth
 from sse_broker.web.address import client_address
+from sse_broker.web.asked import last_event_id
 from sse_broker.web.cors import AllowList
 from sse_broker.web.refusal import HEADERS, busy, refuse
 from sse_broker.web.script import client_script
@@ -171,10 +172,8 @@ def _open(
     broker.check_room(identity, room=room, address=address)
     who = (str(identity.tenant_id), str(identity.user_id))
     rates.check("connect_rate_per_user", lambda: who)
-    last_event_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
-    body = Stream(
-        broker, identity, topics, last_event_id, request.environ, room=room, address=address
-    )
+    begin = last_event_id(request)
+    body = Stream(broker, identity, topics, begin, request.environ, room=room, address=address)
     return StreamResponse(body, headers=HEADERS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,15 @@ from sse_broker.broker import Broker
 from sse_broker.commit import AfterCommit
 from sse_broker.config import BrokerConfig
 from sse_broker.core.ports import Authorizer
-from sse_broker.errors import BrokerError, InvalidConfig
+from sse_broker.errors import BrokerError, InvalidConfig, LogUnavailable
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
 
 __all__ = ["SSE", "current_broker"]
+
+UNKNOWN = "unavailable"  # an id of no message: a stream that begins there is told to start anew
+
+_log = logging.getLogger("sse_broker.stream")
 
 
 class SSE:
@@ -28,6 +33,9 @@ class SSE:
     ``SSE_CORS_ORIGINS``, and ``SSE_<SETTING>`` for every setting of
     :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
     here goes before what is configured.
+
+    Templates have ``sse_last_event_id()``: :meth:`last_event_id`, and where the log
+    cannot be read an id that nobody knows, with which a stream begins with ``reset``.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class SSE:
             cors_origins=config.get("SSE_CORS_ORIGINS") or (),
         )
         app.register_blueprint(blueprint, url_prefix=config.get("SSE_URL_PREFIX", "/sse"))
+        app.add_template_global(lambda: _moment(broker), "sse_last_event_id")
         app.extensions["sse"] = self._last = broker
 
     @property
@@ -99,6 +108,10 @@ class SSE:
         """See :meth:`Broker.broadcast <sse_broker.core.broker.Broker.broadcast>`."""
         return self.broker.broadcast(event, data, **options)
 
+    def last_event_id(self) -> str:
+        """See :meth:`Broker.last_event_id <sse_broker.core.broker.Broker.last_event_id>`."""
+        return self.broker.last_event_id()
+
     def after_commit(self, session: Any) -> AfterCommit:
         """See :meth:`Broker.after_commit <sse_broker.broker.Broker.after_commit>`."""
         return self.broker.after_commit(session)
@@ -118,6 +131,15 @@ def configured_authenticator(config: Mapping[str, Any]) -> auth.Authenticator | 
         audience=config.get("SSE_JWT_AUDIENCE"),
         issuer=config.get("SSE_JWT_ISSUER"),
     )
+
+
+def _moment(broker: Broker) -> str:
+    """Return the id of now for a page, which is rendered also while the log is away."""
+    try:
+        return broker.last_event_id()
+    except LogUnavailable as err:
+        _log.warning("a page gets no id to begin its stream at, and a reset instead: %s", err)
+        return UNKNOWN
 
 
 def _current() -> Broker:

@@ -1,6 +1,8 @@
 """Topic names and patterns.
 
-A topic name is one or more segments parted by ``:``, as ``approval:process:7``.
+A topic name is one or more segments parted by ``:``, as ``approval:process:7``.  A
+segment is one or more characters of any script, spaces and emoji too, but no
+control character and no line end; the whole has at most 512 bytes in UTF-8.
 A pattern is a name in which a whole segment may be ``*`` (any one segment) or,
 as the last segment only, ``**`` (the rest: one or more segments).  So
 ``approval:**`` takes ``approval:pending`` and ``approval:process:7``, but not
@@ -19,10 +21,10 @@ from sse_broker.errors import InvalidTopic
 
 __all__ = ["MAX_TOPIC_BYTES", "check_name", "check_pattern", "covers", "is_pattern", "matches"]
 
-MAX_TOPIC_BYTES = 256
+MAX_TOPIC_BYTES = 512
 
 # C0 and C1 controls, DEL, and the two Unicode line ends: none can be seen in a
-# log line, and NUL has made keys collide elsewhere (findings 1.6).
+# log line, and NUL has made keys collide elsewhere.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -34,7 +36,7 @@ def is_pattern(topic: str) -> bool:
 def check_name(topic: str) -> str:
     """Return *topic* if a message can be sent to it.
 
-    :raises InvalidTopic: it is empty, longer than 256 bytes in UTF-8, has a
+    :raises InvalidTopic: it is empty, longer than 512 bytes in UTF-8, has a
         control character or an empty segment, or is a pattern.
     """
     _check_type(topic)
@@ -69,17 +71,27 @@ def _check_type(topic: object) -> None:
 @lru_cache(maxsize=4096)  # a sender uses few names, many times; a failure is not kept
 def _check(topic: str) -> None:
     if not topic:
-        raise InvalidTopic("it is empty", field="topic")
-    if _CONTROL.search(topic):
-        raise InvalidTopic(f"{topic!r} has a control character", field="topic")
+        raise _refusal("it is empty")
+    found = _CONTROL.search(topic)
+    if found:
+        raise _refusal(f"{topic!r} has the control character U+{ord(found[0]):04X}")
     if "" in topic.split(":"):
-        raise InvalidTopic(f"{topic!r} has an empty segment", field="topic")
+        raise _refusal(f"{topic!r} has an empty segment")
     try:
         size = len(topic.encode())
-    except UnicodeEncodeError:
-        raise InvalidTopic(f"{topic!r} has no UTF-8 form", field="topic") from None
+    except UnicodeEncodeError as err:
+        lone = ord(topic[err.start])
+        raise _refusal(f"{topic!r} has no UTF-8 form (a lone surrogate, U+{lone:04X})") from None
     if size > MAX_TOPIC_BYTES:
-        raise InvalidTopic(f"it has {size} bytes, at most {MAX_TOPIC_BYTES} go", field="topic")
+        raise _refusal(f"it has {size} bytes")
+
+
+def _refusal(what: str) -> InvalidTopic:
+    return InvalidTopic(
+        f"{what}; a topic is segments parted by ':', each of one or more characters without"
+        f" control characters, {MAX_TOPIC_BYTES} bytes of UTF-8 in all",
+        field="topic",
+    )
 
 
 def matches(pattern: str, name: str) -> bool:

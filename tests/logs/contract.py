@@ -349,3 +349,15 @@ class LogContract:
 
         assert got == after
         assert [record.position for record in self.log.read(start, 10)] == after
+
+    def test_the_id_of_now_leads_to_what_is_sent_afterwards(self) -> None:
+        with Hub(BrokerConfig(history_size=99), log=self.log) as broker:
+            begin = broker.last_event_id()
+            broker.broadcast("e", "1")
+            later = broker.last_event_id()
+            broker.broadcast("e", "2")
+            first, second = Tab(broker), Tab(broker)
+            first.last_event_id, second.last_event_id = begin, later
+
+            assert first.connect().read_on().data == ["1", "2"]
+            assert second.connect().read_on().data == ["2"]

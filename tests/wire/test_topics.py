@@ -55,3 +55,30 @@ def test_only_strings_are_topics() -> None:
     for bad in (None, 1, ["a"]):
         with pytest.raises(InvalidTopic):
             check_name(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "good", ["sensor 7", "caf\u00e9:\u6771\u4eac", "a@example.com/b?c=1#d", "\U0001f680", "x" * 512]
+)
+def test_any_printable_text_is_a_topic(good: str) -> None:
+    assert check_name(good) == good
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("", "empty"),
+        ("a::b", "empty segment"),
+        (":a", "empty segment"),
+        ("a\tb", r"U\+0009"),
+        ("a\x9fb", r"U\+009F"),
+        ("a\u2029b", r"U\+2029"),
+        ("\u00e9" * 257, "514 bytes"),
+        ("a\ud800", "surrogate"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_what_a_segment_may_be(bad: str, why: str) -> None:
+    with pytest.raises(InvalidTopic, match=f"{why}.*; a topic is segments parted by ':'") as caught:
+        check_name(bad)
+
+    assert caught.value.field == "topic"
