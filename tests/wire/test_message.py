@@ -129,7 +129,7 @@ def test_a_message_says_whom_it_is_for() -> None:
     for nobody in (None, "", uuid.UUID(int=0), str(uuid.UUID(int=0)), "  ", True, 1.5, "a\nb"):
         with pytest.raises(InvalidUserID):
             Message("user", "x", user_id=nobody)
-    for topic in ("", "a:*", "**", "a::b", ":", "a\nb", "x" * 257, "\ud800"):
+    for topic in ("", "a:*", "**", "a::b", ":", "a\nb", "x" * 513, "\ud800"):
         with pytest.raises(InvalidTopic):
             Message("topic", "x", topic=topic)
     with pytest.raises(InvalidUserID):
