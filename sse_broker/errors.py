@@ -10,6 +10,7 @@
     │   └── MessageTooLarge    more bytes than ``max_message_bytes``
     ├── AuthenticationFailed   who asks is not known
     ├── TopicForbidden         who asks may not read that topic
+    ├── AuthorizerFailed       nobody can say now whether it may; come back later
     ├── TopicsNotEnabled       topics are switched off
     ├── QueueFull              the message was not taken: no room
     ├── TooManyConnections     a limit on streams is reached; come back later
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 __all__ = [
     "AuthenticationFailed",
+    "AuthorizerFailed",
     "BrokerError",
     "BrokerStopped",
     "InvalidConfig",
@@ -101,6 +103,12 @@ class TopicForbidden(BrokerError):
     """The identity may not read this topic."""
 
     text = "topic forbidden"
+
+
+class AuthorizerFailed(BrokerError):
+    """The application's authorizer raised, so nobody can say what the identity may read."""
+
+    text = "the topics cannot be checked now"
 
 
 class TopicsNotEnabled(BrokerError):

@@ -30,6 +30,10 @@ NAMES = {
     "client_disconnects": ("sse_client_disconnect_total", "Streams that ended."),
     "connections_refused": ("sse_connections_refused_total", "Streams refused for now."),
     "resets": ("sse_resets_total", "Streams told that continuity could not be proved."),
+    "authorizer_failures": (
+        "sse_authorizer_failures_total",
+        "Questions to the application's authorizer that raised.",
+    ),
     "rates_unchecked": (
         "sse_rates_unchecked_total",
         "Requests let through because the rate storage was away.",

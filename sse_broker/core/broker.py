@@ -26,6 +26,7 @@ from sse_broker.core.reader import Reader
 from sse_broker.core.sync import patched
 from sse_broker.errors import (
     AuthenticationFailed,
+    AuthorizerFailed,
     InvalidMessage,
     LogUnavailable,
     MessageTooLarge,
@@ -76,7 +77,7 @@ class Broker:
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
         self._parts: list[tuple[str, Callable[[], bool]]] = []
-        self._dropped_said = -60.0
+        self._dropped_said = self._failure_said = -60.0
         log.bind(_limits(self.config), self._clock)
 
     def __repr__(self) -> str:
@@ -321,14 +322,34 @@ class Broker:
         :raises TopicsNotEnabled: there are some and ``enable_topics`` is off.
         :raises InvalidTopic: one is neither a name nor a pattern.
         :raises TopicForbidden: *identity* may not read one of them.
+        :raises AuthorizerFailed: the authorizer raised.
         """
         wanted = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
         if wanted and not self.config.enable_topics:
             raise TopicsNotEnabled(field="topics")
         for topic in wanted:
-            if not self._authorizer(identity, topic):
+            if not self._may_read(identity, topic):
                 raise TopicForbidden(repr(topic), field="topics")
         return wanted
+
+    def _may_read(self, identity: Identity, topic: str) -> bool:
+        try:
+            return self._authorizer(identity, topic)
+        except Exception as err:  # the application's: it may be well in a moment
+            self._authorizer_failed()
+            raise AuthorizerFailed(field="topics", retry_after=1.0) from err
+
+    def _authorizer_failed(self) -> None:
+        """Count a failure of the application's authorizer, in an ``except`` clause of it."""
+        here, now = self._here(), self._clock.monotonic()
+        here.authorizer_failed()
+        if now - self._failure_said >= 60:
+            self._failure_said = now
+            _log.exception(
+                "an authorizer raised; the topic that it was asked about is closed for this"
+                " client and message, or the stream is told to come back; %d in all so far",
+                here.counts().authorizer_failures,
+            )
 
     def check_room(
         self, identity: Identity | None = None, *, room: int = 0, address: str = ""
@@ -404,6 +425,7 @@ class Broker:
             authorizer=self._authorizer,
             on_dropped=self._on_dropped,
             on_reset=here.reset,
+            on_failure=self._authorizer_failed,
             lost=lost,
             resumed=start is not None,
         )

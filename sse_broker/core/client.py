@@ -443,9 +443,15 @@ class Client:
             if self._state is _BEHIND:
                 self.queue.wait(timeout)
 
-    def close(self, reason: str) -> None:
-        """End the stream in order: what waits is written, then ``event: close``.  Idempotent."""
+    def close(self, reason: str, delivered: int = 0) -> None:
+        """End the stream in order: what waits is written, then ``event: close``.  Idempotent.
+
+        *delivered* is a position as in :meth:`beat`, if there is one: the client
+        comes back with it, also where nothing was written to it for long.
+        """
         with self.queue.mutex:
+            if self._state is _LIVE and delivered:
+                self._beat = delivered
             if self._state is _BEHIND or self._state is _LIVE:
                 self._reason = reason
                 self._move_locked(_DRAINING)

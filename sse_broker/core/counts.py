@@ -23,6 +23,7 @@ class Counts:
     connections_refused: int = 0
     resets: int = 0
     rates_unchecked: int = 0
+    authorizer_failures: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
 
 

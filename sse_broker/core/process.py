@@ -101,7 +101,7 @@ class Process:
             config,
             clock,
             self._clients,
-            lambda: self._delivered,
+            lambda: (self._delivered, self._handed),
             self.forget,
             self._each_tick(ticks),
             self.presence.report,
@@ -202,7 +202,9 @@ class Process:
         if was is not Life.RUNNING:
             return
         assert self._host is not None
-        self._host.call(lambda: _close(clients))  # there, so that what was sent before comes first
+        self._host.call(
+            lambda: self._close(clients)
+        )  # there, so that what was sent before comes first
         if clients:
             self._empty.wait(timeout)
         for client in self._clients():
@@ -312,6 +314,11 @@ class Process:
             self._gone.connections_refused += streams
             if setting:
                 self._gone.refusals[setting] = self._gone.refusals.get(setting, 0) + 1
+
+    def authorizer_failed(self) -> None:
+        """Count a question to the application's authorizer that it did not answer."""
+        with self._lock:
+            self._gone.authorizer_failures += 1
 
     def rate_unchecked(self) -> None:
         """Count a request whose rate nobody could tell."""
@@ -448,7 +455,7 @@ class Process:
                 clients = ()
         for client in clients:
             if command.act is not Act.REVOKE or client.identity.token_id == command.value:
-                client.close(command.reason)
+                client.close(command.reason, self._delivered)
         self._heed(clients)
 
     def _heed(self, clients: Sequence[Client]) -> None:
@@ -529,7 +536,6 @@ class Process:
             return self.retry()
         return min(60_000, round(self._config.retry * random.uniform(1.0, 4.0)))
 
-
-def _close(clients: Sequence[Client]) -> None:
-    for client in clients:
-        client.close("shutdown")
+    def _close(self, clients: Sequence[Client]) -> None:
+        for client in clients:
+            client.close("shutdown", self._delivered)

@@ -43,6 +43,7 @@ class Reader:
         "_heartbeat_interval",
         "_limit",
         "_log",
+        "_on_failure",
         "_on_reset",
         "_over",
         "_pause",
@@ -65,6 +66,7 @@ class Reader:
         authorizer: Authorizer | None = None,
         on_dropped: Callable[[Client, int], None],
         on_reset: Callable[[], None],
+        on_failure: Callable[[], None],
         lost: str = "",
         resumed: bool = False,
     ) -> None:
@@ -76,6 +78,7 @@ class Reader:
         self._retry = retry
         self.on_dropped = on_dropped
         self._on_reset = on_reset
+        self._on_failure = on_failure
         granted_all = authorizer is may_read and client.identity.topics is None
         self._authorizer = authorizer if client.patterns and not granted_all else None
         self._allowed: dict[str, bool] | None = None
@@ -227,6 +230,7 @@ class Reader:
         if took.state is State.BEHIND:
             self._replaying = True
         elif took.state is State.DRAINING:
+            self.cursor = max(self.cursor, took.beat or 0)
             self._chunks.append(self._close_frame())
             self._over = True
         elif took.state is State.CLOSED:
@@ -259,7 +263,10 @@ class Reader:
             self._chunks.extend(_packed(frames))
 
     def _allows(self, record: Record) -> bool:
-        """Ask again for each topic that only a pattern let in; a pattern is not a grant."""
+        """Ask again for each topic that only a pattern let in; a pattern is not a grant.
+
+        An authorizer that raises hides this one record and is asked again for the next.
+        """
         message = record.message
         assert isinstance(message, Message)
         if message.target is not Target.TOPIC or message.topic in self.client.names:
@@ -268,7 +275,11 @@ class Reader:
         allowed = memo.get(message.topic)
         if allowed is None:
             assert self._authorizer is not None
-            allowed = bool(self._authorizer(self.client.identity, message.topic))
+            try:
+                allowed = bool(self._authorizer(self.client.identity, message.topic))
+            except Exception:  # the application's; what it would have said is not known
+                self._on_failure()
+                return False
             if len(memo) < 10_000:  # bounded: topics may hold ids
                 memo[message.topic] = allowed
         return allowed

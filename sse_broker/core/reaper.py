@@ -23,6 +23,7 @@ __all__ = ["Reaper"]
 TICK = 1.0  # seconds; a sweep of 10,000 clients costs a few milliseconds
 GATHER = 0.05  # seconds between a nudge and the report, so that a storm is one report
 LOG_EVERY = 60.0
+BEAT_BYTES = 4 * 1024 * 1024  # for anybody, after which a quiet client is told its new place
 STUCK = 5.0  # seconds without a write after which a full queue is not worth its memory
 STUCK_BYTES = 1024 * 1024  # that it may have all the same
 
@@ -33,10 +34,11 @@ class Reaper:
     """Looks after the clients of one process.
 
     *clients* returns those to look after, *delivered* the position up to which
-    they have been offered everything, *forget* takes a client out whose stream
-    will not do it by itself any more.  *tick* is called after every sweep,
-    *report* with the time then and soon after every :meth:`nudge`.  *settle* has
-    a client know what was written to it, before it is taken for a quiet one.
+    they have been offered everything and how many bytes that were, to whomever.
+    *forget* takes a client out whose stream will not do it by itself any more.
+    *tick* is called after every sweep, *report* with the time then and soon after
+    every :meth:`nudge`.  *settle* has a client know what was written to it, before
+    it is taken for a quiet one.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Reaper:
         config: BrokerConfig,
         clock: Clock,
         clients: Callable[[], tuple[Client, ...]],
-        delivered: Callable[[], int],
+        delivered: Callable[[], tuple[int, int]],
         forget: Callable[[Client, str], None],
         tick: Callable[[], None] = lambda: None,
         report: Callable[[float], None] = lambda _: None,
@@ -61,6 +63,7 @@ class Reaper:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._bytes_then, self._told_at = 0, clock.monotonic()
         self._last_error = self._last_away = -LOG_EVERY
         self.last_tick = clock.monotonic()
 
@@ -141,18 +144,24 @@ class Reaper:
 
         *now* is on the monotonic clock, *unix_time* in seconds since the epoch.
         """
-        delivered = self._delivered()  # read first: what it covers is in every queue already
+        delivered, size = self._delivered()  # read first: it is in every queue already
+        # The log keeps a number of bytes too, and others may fill it between two heartbeats.
+        has_moved, told_at = size - self._bytes_then >= BEAT_BYTES, self._told_at
+        if has_moved:
+            self._bytes_then, self._told_at = size, now
         for client in self._clients():
             quiet = self._config.heartbeat_interval * client.spread
-            if now - client.last_seen >= quiet:
+            if now - client.last_seen >= quiet or (has_moved and client.last_seen <= told_at):
                 self._settle(client)
             reason = self._end_of(client, now, unix_time)
             if reason == "timeout":
                 client.cut(reason)
                 self._forget(client, reason)
             elif reason:
-                client.close(reason)  # again and again is fine; only the first one counts
-            elif now - client.last_seen >= quiet:
+                client.close(
+                    reason, delivered
+                )  # again and again is fine; only the first one counts
+            elif now - client.last_seen >= quiet or (has_moved and client.last_seen <= told_at):
                 client.beat(delivered)
             if now - client.last_seen >= STUCK:
                 client.shed(STUCK_BYTES)

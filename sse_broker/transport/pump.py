@@ -205,8 +205,12 @@ class Pump:
             offer(client, batch)
             return
         data, size, c_size = batch.form(sink.chunked)
-        took = (_SEND or self._python_send)(sink.fd, data, c_size, FLAGS)
-        self._note(sink, batch)
+        try:
+            took = (_SEND or self._python_send)(sink.fd, data, c_size, FLAGS)
+            self._note(sink, batch)
+        except BaseException:  # how much of it is out? it comes back with its last id
+            self.end(sink, "error")
+            raise
         if took == size:
             client.last_seen = self._now()
             sink.written += size

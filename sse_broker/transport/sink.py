@@ -14,12 +14,13 @@ from sse_broker.core.batch import Batch
 from sse_broker.core.client import Client, State
 from sse_broker.core.reader import Reader
 from sse_broker.transport.poller import WRITE
+from sse_broker.transport.sockets import GONE, MOST_HEARD, hear
 
 if TYPE_CHECKING:
     from sse_broker.transport.cohort import Member
     from sse_broker.transport.pump import Pump
 
-__all__ = ["Lingering", "Sink", "close", "peer_lives", "try_send"]
+__all__ = ["Lingering", "Sink", "close", "try_send"]
 
 
 class Sink:
@@ -31,6 +32,7 @@ class Sink:
         "chunked",
         "client",
         "fd",
+        "heard",
         "member_of",
         "on_end",
         "out",
@@ -55,7 +57,7 @@ class Sink:
         self.chunked = chunked
         self.on_end = on_end
         self.out: memoryview | None = None  # what the socket did not take
-        self.written = 0
+        self.written = self.heard = 0
         self.read: tuple[bytes, bool] | None = None  # at the side, and whether that was all
         self.ready = self.aside = self.again = False
         self.member_of: tuple[Member, ...] = ()  # where it is written to with others
@@ -84,8 +86,12 @@ class Sink:
 
     def on_event(self, mask: int) -> None:
         """Act on what the poller saw."""
-        if mask & ~WRITE and not peer_lives(self.sock):
+        heard = hear(self.sock) if mask & ~WRITE else 0
+        self.heard += heard
+        if heard == GONE:
             self.pump.end(self, "client_gone")
+        elif self.heard > MOST_HEARD:
+            self.pump.end(self, "flood")
         elif mask & WRITE and self.out is not None:
             self.pump.go_on(self)
 
@@ -93,28 +99,17 @@ class Sink:
 class Lingering:
     """A socket that has said everything and waits for its peer to close."""
 
-    __slots__ = ("pump", "sock")
+    __slots__ = ("heard", "pump", "sock")
 
     def __init__(self, pump: Pump, sock: Any) -> None:
-        self.pump, self.sock = pump, sock
+        self.pump, self.sock, self.heard = pump, sock, 0
 
     def on_event(self, mask: int) -> None:
         """Take what the peer still says; close when it has closed."""
-        if mask & ~WRITE and not peer_lives(self.sock):
+        heard = hear(self.sock) if mask & ~WRITE else 0
+        self.heard += heard
+        if heard == GONE or self.heard > MOST_HEARD:
             self.pump.let_go(self)
-
-
-def peer_lives(sock: Any) -> bool:
-    """Drop what a peer says; say whether it has not closed."""
-    try:
-        for _ in range(8):
-            if not sock.recv(4096):
-                return False
-    except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def try_send(sock: Any, data: bytes | memoryview) -> int:

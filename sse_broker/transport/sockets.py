@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FLAGS", "c_send", "server_socket", "tune", "waitress_socket"]
+__all__ = [
+    "FLAGS",
+    "GONE",
+    "MOST_HEARD",
+    "c_send",
+    "hear",
+    "server_socket",
+    "tune",
+    "waitress_socket",
+]
 
 FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 
 SEND_BUFFER = 64 * 1024  # bytes; the kernel takes 2.8 MB for a reader that stopped, if it is let
 USER_TIMEOUT = 30.0  # seconds that written data may stay unacknowledged
+MOST_HEARD = 16 * 1024  # bytes that a client may send up its stream before it is cut
+GONE = -1
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
@@ -30,6 +42,27 @@ def c_send() -> Any:
         return None
     send.restype = ctypes.c_ssize_t
     return send if FLAGS else None
+
+
+def hear(sock: Any, most: int = 32 * 1024) -> int:
+    """Drop what a peer says; return how many bytes that were, or ``GONE`` if it has closed.
+
+    A stream's client has nothing to say after its request, so what it says has no
+    meaning and is bounded: at most about *most* bytes at a time, and the caller adds
+    them up.  *sock* must not block.
+    """
+    heard = 0
+    try:
+        while heard < most:
+            piece = sock.recv(4096)
+            if not piece:
+                return GONE
+            heard += len(piece)
+    except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        pass
+    except OSError:
+        return GONE
+    return heard
 
 
 def server_socket(environ: Mapping[str, Any]) -> Any:

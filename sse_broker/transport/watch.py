@@ -3,8 +3,8 @@
 A thread that waits for its next message does not look at its socket, so without
 this a closed tab is found by the first heartbeat that fails.  One selector per
 process watches all sockets for reading: a client has nothing to say after its
-request, so what can be read is its end.  A client that does send something is
-no longer watched; the heartbeat finds it.
+request, so what can be read is its end.  What it says all the same is dropped,
+and a client that says more than ``MOST_HEARD`` bytes is cut.
 
 Under gevent the hub watches; otherwise one thread does, which lives as long as
 there is something to watch.
@@ -27,6 +27,7 @@ from typing import Any
 
 from sse_broker.core.sync import Loop, native_lock
 from sse_broker.core.threads import is_alive, spawn
+from sse_broker.transport.sockets import MOST_HEARD
 
 __all__ = ["is_well", "mend", "watch"]
 
@@ -34,10 +35,11 @@ _log = logging.getLogger("sse_broker.watch")
 _watchers: dict[int, _Watcher] = {}
 
 
-def watch(sock: Any, gone: Callable[[], None]) -> Callable[[], None]:
+def watch(sock: Any, gone: Callable[[str], None]) -> Callable[[], None]:
     """Call *gone* once when the peer of *sock* closes; return the call that ends the watch.
 
-    *gone* runs on another thread or on the hub and must not wait.  End the
+    *gone* is told why: ``client_gone``, or ``flood`` where the peer sends and
+    sends.  It runs on another thread or on the hub and must not wait.  End the
     watch before the socket is closed.  TLS sockets are not watched.
     """
     if isinstance(sock, ssl.SSLSocket):
@@ -68,30 +70,43 @@ def _nothing() -> None:
     """End a watch that never began."""
 
 
-def _has_ended(sock: Any) -> bool | None:
-    """Whether the peer has sent something (False), its end (True) or nothing (None)."""
-    raw = getattr(sock, "_sock", sock)  # a gevent socket would wait
-    try:
-        return not raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except (BlockingIOError, InterruptedError):
-        return None
-    except OSError:
-        return True
+class _Ear:
+    """A socket that is listened to, and how much its peer has said."""
+
+    __slots__ = ("_heard", "_raw", "gone")
+
+    def __init__(self, sock: Any, gone: Callable[[str], None]) -> None:
+        self._raw = getattr(sock, "_sock", sock)  # a gevent socket would wait
+        self._heard = 0
+        self.gone = gone
+
+    def verdict(self) -> str:
+        """Drop what can be read now; return why the stream is over, or nothing if it is not."""
+        try:  # once: a second time, a socket with a timeout would wait
+            piece = self._raw.recv(MOST_HEARD, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return ""
+        except OSError:
+            return "client_gone"
+        self._heard += len(piece)
+        if not piece:
+            return "client_gone"
+        return "flood" if self._heard > MOST_HEARD else ""
 
 
-def _watch_on_hub(sock: Any, gone: Callable[[], None]) -> Callable[[], None] | None:
+def _watch_on_hub(sock: Any, gone: Callable[[str], None]) -> Callable[[], None] | None:
     ends: list[Callable[[], None]] = []
+    ear = _Ear(sock, gone)
 
     def end() -> None:
         if ends:
             ends.pop()()
 
     def look() -> None:
-        ended = _has_ended(sock)
-        if ended is not None:
+        reason = ear.verdict()
+        if reason:
             end()
-        if ended:
-            gone()
+            gone(reason)
 
     stop = Loop().on_readable(sock.fileno(), look)
     if stop is None:
@@ -111,12 +126,12 @@ class _Watcher:
         bell.setblocking(False)
         self._rung = bell
         self._selector.register(bell, selectors.EVENT_READ)
-        self._watched: dict[int, tuple[Any, Callable[[], None]]] = {}
+        self._watched: dict[int, _Ear] = {}
         self._thread: threading.Thread | None = None
 
-    def add(self, sock: Any, gone: Callable[[], None]) -> Callable[[], None]:
+    def add(self, sock: Any, gone: Callable[[str], None]) -> Callable[[], None]:
         fd = sock.fileno()
-        entry = (sock, gone)
+        entry = _Ear(sock, gone)
         with self._lock:
             self._selector.register(fd, selectors.EVENT_READ)
             self._watched[fd] = entry
@@ -142,7 +157,7 @@ class _Watcher:
         except RuntimeError:  # no more threads: until there are, heartbeats find who left
             self._thread = None
 
-    def _remove(self, fd: int, entry: tuple[Any, Callable[[], None]]) -> None:
+    def _remove(self, fd: int, entry: _Ear) -> None:
         with self._lock:
             if self._watched.get(fd) is not entry:
                 return
@@ -179,11 +194,10 @@ class _Watcher:
         entry = self._watched.get(fd)
         if entry is None:
             return
-        ended = _has_ended(entry[0])
-        if ended is not None:
+        reason = entry.verdict()
+        if reason:
             self._remove(fd, entry)
-        if ended:
             try:
-                entry[1]()
+                entry.gone(reason)
             except Exception:  # one stream's trouble is not the others'
                 _log.exception("a stream whose client has left could not be told")

@@ -13,6 +13,7 @@ from sse_broker.core.broker import Broker
 from sse_broker.core.sync import patched, unpatched
 from sse_broker.errors import (
     AuthenticationFailed,
+    AuthorizerFailed,
     BrokerError,
     BrokerStopped,
     InvalidConfig,
@@ -147,7 +148,7 @@ def _stream(
             broker.check_room(room=room, address=address)
             rates.check("connect_rate", lambda: client_address(request, "connect_rate"))
         return _open(broker, rates, authenticator, topic_resolver, room, address)
-    except (TooManyConnections, TooManyRequests, BrokerStopped) as err:
+    except (TooManyConnections, TooManyRequests, BrokerStopped, AuthorizerFailed) as err:
         return busy(err, request, broker.retry())
 
 

@@ -27,6 +27,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidMessage: 400,
     errors.AuthenticationFailed: 401,
     errors.TopicForbidden: 403,
+    errors.AuthorizerFailed: 503,
     errors.TopicsNotEnabled: 500,
     errors.QueueFull: 503,
     errors.TooManyConnections: 503,

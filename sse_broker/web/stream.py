@@ -140,7 +140,7 @@ class Stream(Iterator[bytes]):
             self._handed = True
         elif self._socket is not None:
             reader.client.abort = self._abort
-            self._unwatch = watch(self._socket, lambda: reader.client.cut("client_gone"))
+            self._unwatch = watch(self._socket, reader.client.cut)
         first = reader.next(0) or b""
         self._yielded = len(first)
         return first

@@ -370,3 +370,56 @@ def test_a_stuck_reader_whose_queue_was_let_go_of_goes_on_from_the_log() -> None
         say(broker, 10)
         tab.read_on()
         expect(tab, 10)
+
+
+def test_the_close_frame_carries_what_was_delivered_to_others() -> None:
+    """A quiet client's own last message may be far behind what the log keeps."""
+    broker, _ = make()
+    with broker:
+        quiet = Tab(broker, topics=["quiet"]).connect().read_on()
+        for _ in range(100):
+            broker.send_to_topic("busy", "e", "x" * 200_000)
+        quiet.reader.client.close("max_age", broker._here()._delivered)
+        quiet.read_on().leave()
+        broker.send_to_topic("quiet", "e", "1")
+        quiet.connect().read_on()
+
+    assert quiet.count("reset") == 0
+    assert quiet.data == ["1"]
+
+
+def test_a_stream_that_is_behind_when_it_is_closed_keeps_its_own_place() -> None:
+    broker, log = make(history_size=100)
+    with broker:
+        tab = Tab(broker).connect().read_on()
+        log.before = lambda n: tab.reader.client.close("max_age", broker._here()._delivered)
+        tab.reader.client.fall_behind()
+        say(broker, 1, 2, 3)
+        tab.read_on().leave()
+        log.before = lambda n: None
+        tab.connect().read_on()
+
+    expect(tab, 3)
+
+
+def test_an_authorizer_that_raises_hides_one_record_and_is_asked_again(caplog) -> None:
+    rooms, asked = {"room:2": True}, []
+
+    def authorizer(identity: object, topic: str) -> bool:
+        asked.append(topic)
+        return topic == "room:*" or rooms[topic]
+
+    with Hub(authorizer=authorizer) as broker:
+        tab = Tab(broker, topics=["room:*"]).connect().read_on()
+        for n, room in enumerate(["room:1", "room:2", "room:1"]):
+            broker.send_to_topic(room, "e", str(n))
+        tab.read_on()
+        rooms["room:1"] = True
+        broker.send_to_topic("room:1", "e", "3")
+        tab.read_on()
+        failures = broker.counts().authorizer_failures
+
+    assert tab.data == ["1", "3"]
+    assert asked == ["room:1", "room:2", "room:1", "room:1"]
+    assert failures == 2
+    assert len(caplog.records) == 1

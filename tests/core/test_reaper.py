@@ -18,12 +18,12 @@ class Bench:
         self.clock = FakeClock()
         self.clients: list[Client] = []
         self.forgotten: list[tuple[Client, str]] = []
-        self.delivered = 7
+        self.delivered, self.size = 7, 0
         self.reaper = Reaper(
             BrokerConfig(**settings),
             self.clock,
             lambda: tuple(self.clients),
-            lambda: self.delivered,
+            lambda: (self.delivered, self.size),
             lambda client, reason: self.forgotten.append((client, reason)),
         )
 
@@ -176,3 +176,28 @@ def test_a_client_that_takes_nothing_keeps_a_megabyte_at_most() -> None:
     assert stuck.state is State.BEHIND
     assert stuck.queue.empty()
     assert slow.queue.qsize() == 5
+
+
+def test_a_quiet_client_is_told_its_place_when_others_have_got_much() -> None:
+    bench = Bench()
+    quiet, busy = bench.client(), bench.client()
+    bench.size = 3 * 1024 * 1024
+    bench.after(1)
+    assert quiet.take(0).beat is None
+
+    bench.size = 5 * 1024 * 1024
+    busy.last_seen = bench.clock.monotonic() + 1
+    bench.after(1)
+    assert quiet.take(0).beat == 7
+    assert busy.take(0).beat is None
+    bench.after(1)
+    assert quiet.take(0).beat is None
+
+
+def test_a_close_tells_the_place_up_to_which_everything_was_delivered() -> None:
+    bench = Bench(max_stream_age=60)
+    client = bench.client()
+
+    bench.after(61)
+
+    assert client.take(0).beat == 7

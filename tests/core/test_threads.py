@@ -24,6 +24,7 @@ from sse_broker.logs.feed import Feed
 from sse_broker.transport import watch
 from sse_broker.transport.pump import Pump
 from sse_broker.transport.side import THREADS, Side
+from sse_broker.transport.sockets import MOST_HEARD
 from tests.core.test_client import record
 
 
@@ -146,7 +147,7 @@ def test_a_dead_watcher_goes_on_with_the_sockets_it_has() -> None:
     pairs = {name: socket.socketpair() for name in ("deadly", "other")}
     ends = [
         watch.watch(pairs["deadly"][0], Killer()),
-        watch.watch(pairs["other"][0], lambda: gone.append("other")),
+        watch.watch(pairs["other"][0], lambda why: gone.append("other")),
     ]
     pairs["deadly"][1].close()
     until(lambda: not watch.is_well())
@@ -167,8 +168,8 @@ def test_a_watcher_outlives_a_stream_that_cannot_be_told(caplog) -> None:
     gone: list[str] = []
     one, two = socket.socketpair(), socket.socketpair()
     ends = [
-        watch.watch(one[0], lambda: gone.pop()),  # raises IndexError
-        watch.watch(two[0], lambda: gone.append("two")),
+        watch.watch(one[0], lambda why: gone.pop()),  # raises IndexError
+        watch.watch(two[0], lambda why: gone.append("two")),
     ]
     one[1].close()
     until(lambda: "could not be told" in caplog.text)
@@ -179,6 +180,20 @@ def test_a_watcher_outlives_a_stream_that_cannot_be_told(caplog) -> None:
         end()
     for pair in (one, two):
         pair[0].close()
+
+
+@pytest.mark.usefixtures("own_watcher")
+def test_who_sends_and_sends_up_a_watched_stream_is_cut() -> None:
+    why: list[str] = []
+    ours, theirs = socket.socketpair()
+    end = watch.watch(ours, why.append)
+    theirs.sendall(b"x" * MOST_HEARD)
+    theirs.sendall(b"x")
+
+    until(lambda: why == ["flood"])
+    end()
+    ours.close()
+    theirs.close()
 
 
 def test_a_dead_pump_goes_on_and_a_stopped_one_does_not(caplog) -> None:

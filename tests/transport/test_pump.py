@@ -152,7 +152,7 @@ def test_a_sink_that_cannot_be_served_is_ended_and_not_left_alone(rig, monkeypat
     rig.broker.broadcast("e", "1")
     peer = rig.open(last_event_id=first if moment == "at an event" else "")
     monkeypatch.setattr(rig.pump, "_write", _fail)
-    monkeypatch.setattr(sink_module, "peer_lives", _fail)
+    monkeypatch.setattr(sink_module, "hear", _fail)
 
     if moment == "at an event":
         peer.sock.send(b"x")
@@ -328,3 +328,39 @@ def _raise_for(client):
         return real(self, timeout)
 
     return next_
+
+
+def test_a_client_that_sends_and_sends_is_cut(rig) -> None:
+    rig = rig()
+    loud, other = rig.open(), rig.open(user=2)
+    for _ in range(20):
+        try:
+            loud.sock.send(b"x" * 4096)
+        except BrokenPipeError:
+            break
+        rig.turn(1)
+    rig.broker.broadcast("e", "1")
+
+    assert loud.client.reason == "flood"
+    assert loud.read().closed
+    assert other.read().data == ["1"]
+
+
+def test_an_interruption_between_a_write_and_its_note_cuts_the_stream(rig, monkeypatch) -> None:
+    monkeypatch.setattr(pump_module, "PAUSE", -1.0)
+    rig = rig()
+    peer, send = rig.open(), pump_module._SEND
+
+    def interrupted(*arguments: object) -> int:
+        send(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pump_module, "_SEND", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rig.broker.broadcast("e", "once")
+    rig.broker.broadcast("e", "after")
+    peer.read()
+
+    assert peer.data == ["once"]
+    assert peer.closed

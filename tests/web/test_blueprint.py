@@ -684,3 +684,16 @@ def test_the_script_is_in_the_package(tmp_path) -> None:
     subprocess.run([*build, "--build-lib", "built"], cwd=tmp_path, check=True)
 
     assert (tmp_path / "built/sse_broker/web/client.js").is_file()
+
+
+@pytest.mark.parametrize(("accept", "status"), [("text/event-stream", 200), ("*/*", 503)])
+def test_an_authorizer_that_raises_at_connect_is_a_refusal_for_now(accept, status) -> None:
+    def authorizer(identity: Identity, topic: str) -> bool:
+        raise ConnectionError("secret.example.com is away")
+
+    with Broker(authorizer=authorizer) as broker:
+        response = make(broker).get(STREAM + "&topics=a", headers={"Accept": accept})
+
+    assert response.status_code == status
+    assert "secret" not in response.text
+    assert "retry" in response.text or response.headers["Retry-After"]
