@@ -177,11 +177,11 @@ def reconnect(url: str, length: int, times: int) -> float:
     broker.start()
     ids = [broker.send_to_topic("bench", "message", PAD) for _ in range(length)]
     identity = Identity(1)
-    broker._here().reaper.stop()
+    broker.streams.here().reaper.stop()
     spent = []
     for _ in range(times):
         before = time.thread_time()
-        reader = broker.open(identity, ["bench"], ids[-11])
+        reader = broker.streams.open(identity, ["bench"], ids[-11])
         while reader.cursor < broker.log.tail():
             reader.next(0)
         spent.append(time.thread_time() - before)

@@ -1,27 +1,41 @@
-"""The broker as applications make it: :class:`~sse_broker.core.broker.Broker` with a log by URL."""
+"""The hub that business code calls: ``send_to_user``, ``send_to_topic``, ``broadcast``.
+
+A broker may be made at import, before a fork, in a script: it starts nothing,
+locks nothing and opens nothing until it is used, and what it then makes belongs
+to the process that used it.  What hosts of streams call is another object,
+``broker.streams`` (:class:`~sse_broker.core.streams.Streams`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import NoReturn
 
-from sse_broker.commit import AfterCommit
+from sse_broker.commit import AfterCommit, AnySession
 from sse_broker.config import BrokerConfig
-from sse_broker.core.broker import Broker as CoreBroker
-from sse_broker.core.ports import Authorizer, Clock, Log
+from sse_broker.core.client import Client
+from sse_broker.core.counts import Stats
+from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
+from sse_broker.core.sending import Sender, check_message
+from sse_broker.core.streams import Streams
 from sse_broker.logs import open_log
-
-if TYPE_CHECKING:
-    from sse_broker.commit import AnySession
+from sse_broker.wire.command import Act, Command
+from sse_broker.wire.ids import UserID, normal_user_id
+from sse_broker.wire.message import Message
 
 __all__ = ["Broker"]
 
+REVOKED_FOR = 86_400.0  # seconds
 
-class Broker(CoreBroker):
+
+class Broker(Sender[str]):
     """Sends messages, and knows who is connected to this process.
 
-    *log* is a URL (:func:`~sse_broker.open_log`) or an open log.  *authorizer*
-    is asked whether an identity may read a topic; by default the identity's own
-    ``topics`` decide.  Nothing starts here.
+    *log* is a URL (:func:`~sse_broker.open_log`) or an open log: messages are
+    recorded there, and every process that shares it reads them from there.
+    *authorizer* is asked whether an identity may read a topic; by default the
+    identity's own ``topics`` decide.  Every method may be called from any thread;
+    none waits for a client.  Nothing starts here.
 
     :raises InvalidConfig: no log has that URL's scheme.
     """
@@ -34,8 +48,160 @@ class Broker(CoreBroker):
         authorizer: Authorizer | None = None,
         clock: Clock | None = None,
     ) -> None:
-        opened = open_log(log) if isinstance(log, str) else log
-        super().__init__(config, log=opened, authorizer=authorizer, clock=clock)
+        self.config = config or BrokerConfig()
+        self.log = open_log(log) if isinstance(log, str) else log
+        self._clock: Clock = clock or SystemClock()
+        self.log.bind(_limits(self.config), self._clock)
+        self.streams = Streams(self, self.config, self.log, self._clock, authorizer)
+
+    def __repr__(self) -> str:
+        return f"<Broker {self.log.url} {self.streams.describe()}>"
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Take streams in this process, from now on.  Idempotent; also after :meth:`stop`.
+
+        Not needed before the first stream or to send.
+
+        :raises LogUnavailable: the log cannot be read.
+        :raises StreamingUnsupported: gevent has patched the standard library too late.
+        """
+        self.streams.start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End every stream of this process in order, then its threads.  Idempotent.
+
+        No stream is taken any more.  Each that is open writes what is queued and
+        ``event: close``, with a reconnection time spread over the setting
+        ``reconnect_window``; those that are not through after *timeout* seconds
+        (the setting ``drain_timeout``) are cut.  Waits for that.  Sending is still
+        possible afterwards.  A server that stops does this by itself.
+        """
+        self.streams.stop(timeout)
+
+    def publish(self, message: Message) -> str:
+        """Send a message; return its id.
+
+        Returns once the log has the message; streams write it in their own time.
+
+        :raises MessageTooLarge: longer than ``max_message_bytes``.
+        :raises TopicsNotEnabled: the message is for a topic and ``enable_topics`` is off.
+        :raises LogUnavailable: the message was not recorded and nobody gets it.
+        """
+        check_message(self.config, message)
+        record = self.log.append(message)
+        self.streams.published()
+        return record.id
+
+    def last_event_id(self) -> str:
+        """Return the id of now: a stream that begins there gets all that is sent from now on.
+
+        For a page that is rendered with some state and connects afterwards.  Ask
+        *before* the state is read: what is sent in between then comes to the page,
+        instead of being missed.  Any thread, any process; asks the log.
+
+        :raises LogUnavailable: the log cannot be read now.
+        """
+        return self.log.cursor(self.log.tail())
+
+    def disconnect_user(self, user_id: UserID, reason: str = "disconnected") -> None:
+        """End every stream of a user, in all processes that share the log.
+
+        Each gets what waits for it, then ``event: close`` with *reason*.  A
+        browser comes back after that; the authenticator decides how it is met.
+        Returns once the log has the command.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises InvalidMessage: *reason* is empty, too long or more than a line.
+        :raises LogUnavailable: nobody was disconnected.
+        """
+        self.log.append(Command(Act.DISCONNECT_USER, normal_user_id(user_id), reason))
+
+    def disconnect_client(self, client_id: str, reason: str = "disconnected") -> None:
+        """End one stream, whichever process has it.  As :meth:`disconnect_user`."""
+        self.log.append(Command(Act.DISCONNECT_CLIENT, client_id, reason))
+
+    def revoke(
+        self, token_id: str, expires_at: float | None = None, reason: str = "revoked"
+    ) -> None:
+        """End every stream of a token, in all processes, and refuse it from now on.
+
+        *token_id* is what identities carry (the claim ``jti`` of a JWT).  It is
+        refused with 401 until *expires_at*, in seconds since the Unix epoch, or
+        for a day where that is not said.
+
+        :raises InvalidMessage: *token_id* or *reason* is empty, too long or more than a line.
+        :raises LogUnavailable: the token may still be accepted.
+        """
+        command = Command(Act.REVOKE, token_id, reason)
+        until = self._clock.time() + REVOKED_FOR if expires_at is None else expires_at
+        # First remembered, then said: a stream that registers meanwhile meets one of the two.
+        self.log.roster.revoke(token_id, until)
+        self.log.append(command)
+
+    def get_stats(self) -> Stats:
+        """Return a moment of this process, with sums over all.
+
+        Memory only where streams are served; elsewhere the log is asked for the
+        sums, which are 0 if it does not answer.
+        """
+        return self.streams.stats()
+
+    def health(self) -> dict[str, bool]:
+        """Return what readiness depends on, each with whether it is well.
+
+        A broker that was never used is well: its threads start with the first stream.
+        A thread that has died is said to be unwell, and started again.
+        """
+        return self.streams.health()
+
+    def is_user_online(self, user_id: UserID) -> bool:
+        """Whether a user has an open stream in any process that shares the log.
+
+        True at once for a stream of this process; what other processes have is
+        known here a moment later, and of one that died for 15 s more.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises LogUnavailable: there is none here and nobody can say now about others.
+        """
+        user, here = normal_user_id(user_id), self.streams.here()
+        return here.is_online(user) or self.log.roster.is_online(user, here.presence.process)
+
+    def get_online_users(self) -> list[str]:
+        """Return the ids of all users with an open stream in any process that shares the log.
+
+        :raises LogUnavailable: nobody can say now about other processes.
+        """
+        here = self.streams.here()
+        elsewhere = self.log.roster.online(here.presence.process)
+        return sorted(elsewhere.union(here.online_users()))
+
+    def register(self, client: Client) -> None:
+        """Take in a client that the caller has made, for instance in a test.
+
+        The client is offered every message from now on, until :meth:`unregister`,
+        or until the reaper finds that nothing was written to it for too long.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises TopicsNotEnabled: the client has topics and ``enable_topics`` is off.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        self.streams.register(client)
+
+    def unregister(self, client: Client, reason: str = "unregistered") -> None:
+        """Take a client out.  Idempotent."""
+        self.streams.forget(client, reason)
 
     def after_commit(self, session: AnySession) -> AfterCommit:
         """Return what sends like this broker, but when *session* has committed.
@@ -44,9 +210,9 @@ class Broker(CoreBroker):
         ``db.session``).  The result has ``send_to_user``, ``send_to_topic``,
         ``broadcast`` and ``publish``, with the same arguments; they raise at once
         what the broker's own would raise for the message, return ``None`` or the
-        caller's own id, and never wait.  What was said leaves in that order when
-        the outermost transaction has committed; what was said in a transaction or
-        savepoint that is rolled back never does.  A message that cannot be sent
+        caller's own id, and never wait.  Messages leave in the order of the calls when
+        the outermost transaction has committed; those of a transaction or
+        savepoint that is rolled back never do.  A message that cannot be sent
         then is logged as an error and lost: the commit does not fail for it.  See
         :meth:`AfterCommit.publish <sse_broker.commit.AfterCommit.publish>`.
 
@@ -54,3 +220,18 @@ class Broker(CoreBroker):
         :raises TypeError: *session* is something else.
         """
         return AfterCommit(self, session)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Broker cannot be sent to another process; make one there, over a log that"
+            " processes share: Broker(log='sqlite:///path') or redis://"
+        )
+
+
+def _limits(config: BrokerConfig) -> LogLimits:
+    return LogLimits(
+        resume_window=config.resume_window,
+        history_size=config.history_size,
+        history_ttl=config.history_ttl,
+        history_bytes=config.history_bytes,
+    )

@@ -20,93 +20,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sse_broker.core.broker import Broker
+from sse_broker.core.sending import Publisher, Sender, check_message
 from sse_broker.errors import InvalidConfig
-from sse_broker.wire.ids import UserID
-from sse_broker.wire.message import AllTenants, Message, Target
+from sse_broker.wire.message import Message
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
-    AnySession: TypeAlias = Session | scoped_session[Any]  # of whatever session class
 
-__all__ = ["AfterCommit", "Sender", "need_sqlalchemy", "session_of", "when_committed"]
+__all__ = ["AfterCommit", "AnySession", "Sender", "need_sqlalchemy", "session_of", "when_committed"]
 
 KEY = "sse_broker.commit"
 
-Returned = TypeVar("Returned", covariant=True)
+AnySession: TypeAlias = "Session | scoped_session[Any]"  # of whatever session class
 
 _log = logging.getLogger("sse_broker.commit")
-
-
-class Sender(Generic[Returned]):
-    """The broker's ways to send, for what is not sent at once.
-
-    Every argument means what it means for the method of the same name of
-    :class:`~sse_broker.Broker`.
-    """
-
-    def send_to_user(
-        self,
-        user_id: UserID,
-        event: str,
-        data: Any,
-        *,
-        tenant_id: UserID | AllTenants | None = None,
-        id: str = "",
-        retry: int | None = None,
-    ) -> Returned:
-        """See :meth:`publish` for what happens, and the broker's method for the arguments.
-
-        :raises InvalidUserID: *user_id* is nil, empty or no id.
-        :raises InvalidMessage: the message cannot be sent as it is meant.
-        """
-        return self.publish(
-            Message(Target.USER, data, event, user_id, "", tenant_id, id=id, retry=retry)
-        )
-
-    def send_to_topic(
-        self,
-        topic: str,
-        event: str,
-        data: Any,
-        *,
-        tenant_id: UserID | AllTenants | None = None,
-        id: str = "",
-        retry: int | None = None,
-    ) -> Returned:
-        """See :meth:`publish` for what happens, and the broker's method for the arguments.
-
-        :raises InvalidTopic: *topic* is empty or a pattern.
-        :raises InvalidMessage: the message cannot be sent as it is meant.
-        :raises TopicsNotEnabled: ``enable_topics`` is off.
-        """
-        return self.publish(
-            Message(Target.TOPIC, data, event, None, topic, tenant_id, id=id, retry=retry)
-        )
-
-    def broadcast(
-        self,
-        event: str,
-        data: Any,
-        *,
-        tenant_id: UserID | AllTenants | None = None,
-        id: str = "",
-        retry: int | None = None,
-    ) -> Returned:
-        """See :meth:`publish` for what happens, and the broker's method for the arguments.
-
-        :raises InvalidMessage: the message cannot be sent as it is meant.
-        """
-        return self.publish(
-            Message(Target.BROADCAST, data, event, None, "", tenant_id, id=id, retry=retry)
-        )
-
-    def publish(self, message: Message) -> Returned:
-        """Take a message; the subclass says what becomes of it."""
-        raise NotImplementedError
 
 
 class AfterCommit(Sender[str | None]):
@@ -117,7 +47,7 @@ class AfterCommit(Sender[str | None]):
     whoever uses that session.
     """
 
-    def __init__(self, broker: Broker, session: AnySession) -> None:
+    def __init__(self, broker: Publisher, session: AnySession) -> None:
         need_sqlalchemy("after_commit")
         check_session(session)
         self._broker = broker
@@ -139,7 +69,7 @@ class AfterCommit(Sender[str | None]):
         :raises MessageTooLarge: longer than ``max_message_bytes``.
         :raises TopicsNotEnabled: it is for a topic and ``enable_topics`` is off.
         """
-        self._broker.check(message)
+        check_message(self._broker.config, message)
         broker = self._broker
         when_committed(session_of(self._session), lambda: broker.publish(message))
         return message.id or None

@@ -32,8 +32,8 @@ from gunicorn.http.wsgi import Response
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from sse_broker.core import sync
-from sse_broker.core.broker import Broker
 from sse_broker.core.reader import Reader
+from sse_broker.core.streams import Streams
 from sse_broker.servers.capacity import HANDOFF
 from sse_broker.transport.direct import as_it_is
 from sse_broker.transport.pump import Pump
@@ -201,11 +201,11 @@ class _Handoff:
         assert worker.pump is not None
         handed = stream.hand_off()
         assert handed is not None
-        broker, reader = handed
+        streams, reader = handed
         late = None
         if worker.keeps_requests or self.body is not stream:
             late = self
-        end = _End(worker, broker, reader, late)
+        end = _End(worker, streams, reader, late)
         worker.pump.adopt(reader, sock, bool(response.chunked), end)
 
     def conclude(self, written: int) -> None:
@@ -224,16 +224,16 @@ class _Handoff:
 class _End:
     """What is done at a handed-off stream's end, on a side thread."""
 
-    __slots__ = ("_broker", "_late", "_reader", "_worker")
+    __slots__ = ("_late", "_reader", "_streams", "_worker")
 
     def __init__(
-        self, worker: StreamWorker, broker: Broker, reader: Reader, late: _Handoff | None
+        self, worker: StreamWorker, streams: Streams, reader: Reader, late: _Handoff | None
     ) -> None:
-        self._worker, self._broker, self._reader, self._late = worker, broker, reader, late
+        self._worker, self._streams, self._reader, self._late = worker, streams, reader, late
 
     def __call__(self, written: int) -> None:
         try:
-            self._broker.unregister(self._reader.client, "client_gone")
+            self._streams.forget(self._reader.client, "client_gone")
             if self._late is not None:
                 self._late.conclude(written)
         finally:

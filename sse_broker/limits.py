@@ -29,8 +29,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from sse_broker.core.broker import Broker
 from sse_broker.core.ports import Clock
+from sse_broker.core.streams import Streams
 from sse_broker.errors import InvalidConfig, TooManyRequests
 
 __all__ = ["RATES", "Rates"]
@@ -49,10 +49,10 @@ class Rates:
     :raises InvalidConfig: a rate is set and limits, or redis-py for its storage, is not installed.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._url = broker.config.rate_storage
-        texts = {name: getattr(broker.config, name) for name in RATES}
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._url = streams.config.rate_storage
+        texts = {name: getattr(streams.config, name) for name in RATES}
         self._items: dict[str, Sequence[Any]] = {}
         self._storages: dict[int, _Storage] = {}
         if any(texts.values()):
@@ -74,16 +74,18 @@ class Rates:
         wait = self._storage().hit(items, _key(setting, who()))
         if wait is None:
             return
-        self._broker.refused(setting, publish=setting == "publish_rate")
+        self._streams.refused(setting, publish=setting == "publish_rate")
         raise TooManyRequests(
-            f"{setting} is {getattr(self._broker.config, setting)}", field=setting, retry_after=wait
+            f"{setting} is {getattr(self._streams.config, setting)}",
+            field=setting,
+            retry_after=wait,
         )
 
     def _storage(self) -> _Storage:
         pid = os.getpid()
         storage = self._storages.get(pid)
         if storage is None:  # setdefault is one step; a lock could be stuck after a fork
-            made = _Storage(self._url, self._broker.clock, self._broker.rate_unchecked)
+            made = _Storage(self._url, self._streams.clock, self._streams.rate_unchecked)
             storage = self._storages.setdefault(pid, made)
         return storage
 

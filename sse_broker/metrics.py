@@ -1,4 +1,4 @@
-"""Prometheus metrics, under the seed's names.  Needs the extra ``metrics``.
+"""Prometheus metrics.  Needs the extra ``metrics``.
 
 The broker keeps plain counters of its own, so a delivery pays nothing for its
 metric.  One process is read at the moment of the scrape.  With several workers
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from sse_broker.core.broker import Broker
 from sse_broker.core.counts import Counts
+from sse_broker.core.streams import Streams
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig
 
@@ -43,7 +43,7 @@ REFUSALS = ("sse_refusals_total", "Streams and publishes refused, by the limit t
 GAUGE = "active_connections"
 
 
-def exposition(broker: Broker) -> tuple[bytes, str]:
+def exposition(streams: Streams) -> tuple[bytes, str]:
     """Return the metrics as text and its content type.
 
     :raises InvalidConfig: prometheus_client is not installed.
@@ -51,23 +51,23 @@ def exposition(broker: Broker) -> tuple[bytes, str]:
     client = _prometheus()
     registry = client.CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        carry_over(broker)
+        carry_over(streams)
         import_module("prometheus_client.multiprocess").MultiProcessCollector(registry)
     else:
-        registry.register(_Collector(broker))
+        registry.register(_Collector(streams))
     return client.generate_latest(registry), client.CONTENT_TYPE_LATEST
 
 
 class _Collector:
     """Reads one broker's counters when asked."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
 
     def collect(self) -> Iterator[Any]:
         """Yield every metric."""
         core = import_module("prometheus_client.core")
-        counts = self._broker.counts()
+        counts = self._streams.counts()
         for field, (name, text) in NAMES.items():
             value = getattr(counts, field)
             if field == GAUGE:
@@ -80,18 +80,18 @@ class _Collector:
         yield refusals
 
 
-def carry_over(broker: Broker) -> None:
+def carry_over(streams: Streams) -> None:
     """Write what was counted since the last call into this process's metric files.
 
     Any thread; does nothing without ``PROMETHEUS_MULTIPROC_DIR``.
     """
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         return
-    key = (os.getpid(), id(broker))
+    key = (os.getpid(), id(streams))
     carrier = _carriers.get(key)
     if carrier is None:
         carrier = _carriers.setdefault(key, _Carrier())
-    carrier.carry(broker.counts())
+    carrier.carry(streams.counts())
 
 
 class _Carrier:

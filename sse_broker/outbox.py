@@ -33,9 +33,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from sse_broker.commit import Sender, need_sqlalchemy, session_of, when_committed
-from sse_broker.core.broker import Broker
+from sse_broker.broker import Broker
+from sse_broker.commit import AnySession, need_sqlalchemy, session_of, when_committed
 from sse_broker.core.ports import Clock
+from sse_broker.core.sending import Sender, check_message
 from sse_broker.core.threads import is_alive, spawn
 from sse_broker.errors import (
     InvalidConfig,
@@ -52,8 +53,6 @@ from sse_broker.wire.message import Message
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, MetaData, Table
     from sqlalchemy.sql import ColumnElement
-
-    from sse_broker.commit import AnySession
 
 __all__ = ["Outbox", "Writer"]
 
@@ -112,7 +111,7 @@ class Outbox:
         self._lease_seconds = lease
         self._workers: dict[int, _Worker] = {}
         self._said = -SAY_EVERY
-        broker.look_after("outbox", self._is_well, self._mend)
+        broker.streams.look_after("outbox", self._is_well, self._mend)
 
     def __repr__(self) -> str:
         worker = self._workers.get(os.getpid())
@@ -222,7 +221,9 @@ class Outbox:
         result = _Round()
         if not self._read(1):  # so that an idle worker only reads
             return result
-        lease = _Lease(self.engine, self._lease_table, self.broker.clock, self._lease_seconds)
+        lease = _Lease(
+            self.engine, self._lease_table, self.broker.streams.clock, self._lease_seconds
+        )
         if not lease.take():
             return result
         try:
@@ -275,7 +276,7 @@ class Outbox:
 
     def _say(self, text: str, err: Exception) -> None:
         """Log a warning, but not more than one a minute."""
-        now = self.broker.clock.monotonic()
+        now = self.broker.streams.clock.monotonic()
         if now - self._said >= SAY_EVERY:
             self._said = now
             _log.warning(text, err, exc_info=err)
@@ -317,7 +318,7 @@ class Writer(Sender[str]):
         :raises TopicsNotEnabled: it is for a topic and ``enable_topics`` is off.
         :raises sqlalchemy.exc.SQLAlchemyError: the row could not be written.
         """
-        self._outbox.broker.check(message)
+        check_message(self._outbox.broker.config, message)
         if not message.id:
             message = message.with_id(uuid.uuid4().hex)
         self._outbox._write(self._where, message)

@@ -100,10 +100,10 @@ def test_a_log_that_is_away_is_exit_status_one(tmp_path) -> None:
 
 def test_online_disconnect_and_revoke(url: str) -> None:
     with Hub(log=url) as broker:
-        broker._here().reaper.stop()
+        broker.streams.here().reaper.stop()
         tabs = [Tab(broker, user=user).connect().read_on() for user in (7, 8)]
         tabs[1].reader.client.identity = Identity(8, token_id="t1")
-        broker._here().presence.report(broker.clock.monotonic())
+        broker.streams.here().presence.report(broker.streams.clock.monotonic())
         assert run("online", url=url).output == "7\n8\n"
 
         assert run("disconnect", "--user", "7", "--reason", "logout", url=url).exit_code == 0
@@ -115,4 +115,4 @@ def test_online_disconnect_and_revoke(url: str) -> None:
                 tab.step(0.1)
             assert tab.events[-1].data == f'{{"reason":"{reason}"}}'
         with pytest.raises(AuthenticationFailed):
-            broker.check_token(Identity(8, token_id="t1"))
+            broker.streams.check_token(Identity(8, token_id="t1"))

@@ -71,15 +71,15 @@ def test_a_missing_library_is_named_with_the_pip_line(
     module: str, storage: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    Rates(Broker(BrokerConfig(rate_storage=storage)))  # no rate, no need
+    Rates(Broker(BrokerConfig(rate_storage=storage)).streams)  # no rate, no need
 
     with pytest.raises(InvalidConfig, match=line):
-        Rates(Broker(BrokerConfig(connect_rate="1/year", rate_storage=storage)))
+        Rates(Broker(BrokerConfig(connect_rate="1/year", rate_storage=storage)).streams)
 
 
 def test_who_is_over_its_rate_is_refused_and_nobody_else() -> None:
     broker = Broker(BrokerConfig(connect_rate="2/year"))
-    rates = Rates(broker)
+    rates = Rates(broker.streams)
     for _ in range(2):
         rates.check("connect_rate", lambda: "192.0.2.1")
 
@@ -89,12 +89,12 @@ def test_who_is_over_its_rate_is_refused_and_nobody_else() -> None:
     assert caught.value.field == "connect_rate"
     assert 1 <= caught.value.retry_after <= 1.5 * 2 * 360 * 86_400
     rates.check("connect_rate", lambda: "192.0.2.2")
-    assert broker.counts().connections_refused == 1
-    assert broker.counts().refusals == {"connect_rate": 1}
+    assert broker.streams.counts().connections_refused == 1
+    assert broker.streams.counts().refusals == {"connect_rate": 1}
 
 
 def test_every_part_of_a_rate_holds() -> None:
-    rates = Rates(Broker(BrokerConfig(connect_rate="100/second; 3/year")))
+    rates = Rates(Broker(BrokerConfig(connect_rate="100/second; 3/year")).streams)
     for _ in range(3):
         rates.check("connect_rate", lambda: "a")
     with pytest.raises(TooManyRequests):
@@ -103,7 +103,7 @@ def test_every_part_of_a_rate_holds() -> None:
 
 def test_one_rate_does_not_count_for_another_and_no_key_is_joined() -> None:
     config = BrokerConfig(connect_rate="1/year", connect_rate_per_user="1/year")
-    rates = Rates(Broker(config))
+    rates = Rates(Broker(config).streams)
     rates.check("connect_rate", lambda: "a")
     rates.check("connect_rate_per_user", lambda: "a")
     rates.check("connect_rate_per_user", lambda: ("a/b", "c"))
@@ -114,11 +114,11 @@ def test_without_a_rate_nobody_is_looked_at() -> None:
     def who() -> str:
         raise AssertionError("was asked")
 
-    Rates(Broker()).check("connect_rate", who)
+    Rates(Broker().streams).check("connect_rate", who)
 
 
 def test_threads_that_come_at_once_are_each_counted() -> None:
-    rates = Rates(Broker(BrokerConfig(connect_rate="50/year")))
+    rates = Rates(Broker(BrokerConfig(connect_rate="50/year")).streams)
     passed: list[int] = []
     gate = threading.Barrier(8)
 
@@ -142,14 +142,14 @@ def test_threads_that_come_at_once_are_each_counted() -> None:
 def test_a_storage_that_is_away_lets_through_counts_and_is_left_alone_for_a_while(caplog) -> None:
     clock = FakeClock()
     broker = Broker(BrokerConfig(connect_rate="1/year"), clock=clock)
-    rates, away = Rates(broker), Away()
+    rates, away = Rates(broker.streams), Away()
     rates._storage()._limiter = away
 
     for _ in range(5):
         rates.check("connect_rate", lambda: "a")
 
     assert away.asked == 1
-    assert broker.counts().rates_unchecked == 5
+    assert broker.streams.counts().rates_unchecked == 5
     assert len(caplog.records) == 1
     assert "ConnectionError: nobody answers" in caplog.text
     clock.advance(PAUSE)
@@ -163,7 +163,7 @@ def test_a_storage_that_is_away_lets_through_counts_and_is_left_alone_for_a_whil
 
 def test_a_storage_that_is_back_counts_again() -> None:
     clock = FakeClock()
-    rates = Rates(Broker(BrokerConfig(connect_rate="1/year"), clock=clock))
+    rates = Rates(Broker(BrokerConfig(connect_rate="1/year"), clock=clock).streams)
     rates._storage()._limiter = Away()
     rates.check("connect_rate", lambda: "a")
     rates._storage()._limiter = None
@@ -176,5 +176,5 @@ def test_a_storage_that_is_back_counts_again() -> None:
 
 def test_nothing_starts_before_the_first_request() -> None:
     before = set(threading.enumerate())
-    Rates(Broker(BrokerConfig(connect_rate="1/year")))
+    Rates(Broker(BrokerConfig(connect_rate="1/year")).streams)
     assert set(threading.enumerate()) == before

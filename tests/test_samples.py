@@ -67,7 +67,7 @@ def app(request):
     if "outbox" in app.extensions:
         app.extensions["outbox"].stop()
     broker = app.extensions["sse"]
-    for client in broker._here()._clients():
+    for client in broker.streams.here()._clients():
         broker.unregister(client)
     broker.stop()
 

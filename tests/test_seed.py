@@ -237,7 +237,7 @@ def test_lifecycle_is_idempotent_and_signals_are_told() -> None:
     for _ in range(2):
         broker.start()
         broker.start()
-        reader = broker.open(Identity(1))
+        reader = broker.streams.open(Identity(1))
         for n in range(3):
             broker.broadcast("e", str(n))
         while reader.next(0):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Counts", "Stats"]
+from sse_broker.core.client import Client
+from sse_broker.core.sync import NativeLock
+
+__all__ = ["Counts", "Stats", "Tally"]
 
 
 @dataclass
@@ -31,7 +36,7 @@ class Counts:
 class Stats:
     """A moment of a broker, as :meth:`Broker.get_stats` returns it.
 
-    The first six are the seed's.  ``messages_published`` counts calls of
+    ``messages_published`` counts calls of
     ``send_*`` in this process, ``messages_sent`` frames written to its clients,
     ``messages_dropped`` frames that a full queue cost one client each.
     ``processes``, ``cluster_clients`` and ``cluster_users`` are sums over all
@@ -55,3 +60,42 @@ class Stats:
     processes: int = 0
     cluster_clients: int = 0
     cluster_users: int = 0
+
+
+class Tally:
+    """The counters of one process.  Any thread; *lock* is held for an addition.
+
+    ``gone`` holds events, and what the clients that are gone had counted; who
+    holds the lock already may add to it.
+    """
+
+    def __init__(self, lock: NativeLock) -> None:
+        self._lock = lock
+        self.gone = Counts()
+
+    def add(self, counter: str) -> None:
+        """Add one to a counter, by its name in :class:`Counts`."""
+        with self._lock:
+            setattr(self.gone, counter, getattr(self.gone, counter) + 1)
+
+    def refused(self, setting: str, streams: int) -> None:
+        """Count a refusal of so many streams, by the setting that was its cause if there is one."""
+        with self._lock:
+            self.gone.connections_refused += streams
+            if setting:
+                self.gone.refusals[setting] = self.gone.refusals.get(setting, 0) + 1
+
+    def left_locked(self, client: Client) -> None:
+        """Keep what a client that is gone had counted."""
+        self.gone.client_disconnects += 1
+        self.gone.messages_sent += client.sent
+        self.gone.messages_dropped += client.dropped
+
+    def sum_locked(self, clients: Sequence[Client]) -> Counts:
+        """Return all that was counted, that of the live *clients* included."""
+        gone = self.gone
+        counts = dataclasses.replace(gone, refusals=dict(gone.refusals))
+        counts.active_connections = len(clients)
+        counts.messages_sent += sum(client.sent for client in clients)
+        counts.messages_dropped += sum(client.dropped for client in clients)
+        return counts

@@ -16,7 +16,7 @@ import threading
 import weakref
 from typing import Any
 
-from sse_broker.core.broker import Broker
+from sse_broker.core.streams import Streams
 from sse_broker.core.threads import spawn
 from sse_broker.servers.worker import gunicorn_worker
 
@@ -27,29 +27,29 @@ LOOK_EVERY = 0.1  # seconds
 _endings: dict[int, _Ending] = {}
 
 
-def end_with_server(broker: Broker) -> None:
-    """Stop *broker* in this process when its server does.  Idempotent; cheap when repeated."""
+def end_with_server(streams: Streams) -> None:
+    """Stop *streams* in this process when its server does.  Idempotent; cheap when repeated."""
     pid = os.getpid()
     ending = _endings.get(pid)
     if ending is None:  # setdefault is one step; a lock could be stuck after a fork
         ending = _endings.setdefault(pid, _Ending())
-    ending.add(broker)
+    ending.add(streams)
 
 
 class _Ending:
-    """The brokers of one process, and what waits for the server's end."""
+    """The streams of one process, by broker, and what waits for the server's end."""
 
     def __init__(self) -> None:
-        self._brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+        self._all: weakref.WeakSet[Streams] = weakref.WeakSet()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_at_exit = False
         self._pause = threading.Event()
 
-    def add(self, broker: Broker) -> None:
-        if broker in self._brokers:
+    def add(self, streams: Streams) -> None:
+        if streams in self._all:
             return
-        self._brokers.add(broker)
+        self._all.add(streams)
         worker = gunicorn_worker()
         with self._starting:
             if not self._is_at_exit:
@@ -65,11 +65,11 @@ class _Ending:
 
     def _at_exit(self, pid: int) -> None:
         if pid == os.getpid():
-            for broker in list(self._brokers):  # in turn: no thread can be started any more
-                broker.stop()
+            for streams in list(self._all):  # in turn: no thread can be started any more
+                streams.stop()
 
     def _stop(self) -> None:
         """Stop all at once: each may have to wait for a stream that is stuck."""
-        threads = [spawn("stop", broker.stop) for broker in list(self._brokers)]
+        threads = [spawn("stop", streams.stop) for streams in list(self._all)]
         for thread in threads:
             thread.join(timeout=60)

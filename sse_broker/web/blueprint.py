@@ -9,7 +9,8 @@ from typing import Any
 from flask import Blueprint, Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from sse_broker.core.broker import Broker
+from sse_broker.broker import Broker
+from sse_broker.core.streams import Streams
 from sse_broker.core.sync import patched, unpatched
 from sse_broker.errors import (
     AuthenticationFailed,
@@ -91,7 +92,8 @@ def create_blueprint(
     if publish_authenticator == "":
         raise InvalidConfig("an empty publish token would let everybody publish")
     allowed = AllowList(cors_origins)
-    rates = Rates(broker)
+    streams = broker.streams
+    rates = Rates(streams)
     blueprint = Blueprint(name, __name__)
 
     @blueprint.before_request
@@ -113,14 +115,14 @@ def create_blueprint(
 
     @blueprint.get("/stream")
     def stream() -> Response:
-        return _stream(broker, rates, authenticator, topic_resolver)
+        return _stream(streams, rates, authenticator, topic_resolver)
 
     @blueprint.get("/client.js")
     def client_js() -> Response:
         return client_script(request)
 
-    broker.each_tick(lambda: carry_over(broker))
-    broker.look_after("watcher", watch.is_well, watch.mend)
+    streams.each_tick(lambda: carry_over(streams))
+    streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
         _add_publisher_routes(blueprint, broker, rates, publish_authenticator)
@@ -128,7 +130,7 @@ def create_blueprint(
 
 
 def _stream(
-    broker: Broker,
+    streams: Streams,
     rates: Rates,
     authenticator: auth.Authenticator,
     topic_resolver: auth.TopicResolver,
@@ -139,21 +141,21 @@ def _stream(
     authenticated, and each thread of it is free again at once.
     """
     _check_server(request.environ)
-    config = broker.config
+    config = streams.config
     room = room_for_streams(request.environ, config.reserve_threads)
     per_address = config.max_connections_per_address
     address = client_address(request, "max_connections_per_address") if per_address else ""
     try:
         if request.method != "HEAD":
-            broker.check_room(room=room, address=address)
+            streams.check_room(room=room, address=address)
             rates.check("connect_rate", lambda: client_address(request, "connect_rate"))
-        return _open(broker, rates, authenticator, topic_resolver, room, address)
+        return _open(streams, rates, authenticator, topic_resolver, room, address)
     except (TooManyConnections, TooManyRequests, BrokerStopped, AuthorizerFailed) as err:
-        return busy(err, request, broker.retry())
+        return busy(err, request, streams.retry())
 
 
 def _open(
-    broker: Broker,
+    streams: Streams,
     rates: Rates,
     authenticator: auth.Authenticator,
     topic_resolver: auth.TopicResolver,
@@ -161,20 +163,20 @@ def _open(
     address: str,
 ) -> Response:
     identity = auth.authenticate(authenticator, request)
-    if broker.config.require_tenant and identity.tenant_id is None:
+    if streams.config.require_tenant and identity.tenant_id is None:
         raise AuthenticationFailed("a tenant is required", field="tenant_id")
-    topics = broker.check_topics(identity, topic_resolver(request))
+    topics = streams.check_topics(identity, topic_resolver(request))
     if request.method == "HEAD":
         return Response(headers=HEADERS)
     try:
-        broker.check_token(identity)
+        streams.check_token(identity)
     except LogUnavailable as err:
-        return busy(err, request, broker.retry())
-    broker.check_room(identity, room=room, address=address)
+        return busy(err, request, streams.retry())
+    streams.check_room(identity, room=room, address=address)
     who = (str(identity.tenant_id), str(identity.user_id))
     rates.check("connect_rate_per_user", lambda: who)
     begin = last_event_id(request)
-    body = Stream(broker, identity, topics, begin, request.environ, room=room, address=address)
+    body = Stream(streams, identity, topics, begin, request.environ, room=room, address=address)
     return StreamResponse(body, headers=HEADERS)
 
 
@@ -222,7 +224,7 @@ def add_health(host: Flask | Blueprint, broker: Broker) -> None:
 
     @host.get("/metrics")
     def metrics() -> Response:
-        body, content_type = exposition(broker)
+        body, content_type = exposition(broker.streams)
         return Response(body, content_type=content_type)
 
 

@@ -10,12 +10,14 @@ from flask import Flask, current_app, has_app_context
 from werkzeug.local import LocalProxy
 
 from sse_broker.broker import Broker
-from sse_broker.commit import AfterCommit
+from sse_broker.commit import AfterCommit, AnySession
 from sse_broker.config import BrokerConfig
 from sse_broker.core.ports import Authorizer
+from sse_broker.core.sending import Sender
 from sse_broker.errors import BrokerError, InvalidConfig, LogUnavailable
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
+from sse_broker.wire.message import Message
 
 __all__ = ["SSE", "current_broker"]
 
@@ -24,7 +26,7 @@ UNKNOWN = "unavailable"  # an id of no message: a stream that begins there is to
 _log = logging.getLogger("sse_broker.stream")
 
 
-class SSE:
+class SSE(Sender[str]):
     """Server push for one Flask app, or for each of several from a factory.
 
     Configuration keys: ``SSE_URL_PREFIX`` (``/sse``), ``SSE_LOG_URL``
@@ -96,24 +98,16 @@ class SSE:
             raise BrokerError("call init_app(app) first")
         return self._last
 
-    def send_to_user(self, user_id: Any, event: str, data: Any, **options: Any) -> str:
-        """See :meth:`Broker.send_to_user <sse_broker.core.broker.Broker.send_to_user>`."""
-        return self.broker.send_to_user(user_id, event, data, **options)
-
-    def send_to_topic(self, topic: str, event: str, data: Any, **options: Any) -> str:
-        """See :meth:`Broker.send_to_topic <sse_broker.core.broker.Broker.send_to_topic>`."""
-        return self.broker.send_to_topic(topic, event, data, **options)
-
-    def broadcast(self, event: str, data: Any, **options: Any) -> str:
-        """See :meth:`Broker.broadcast <sse_broker.core.broker.Broker.broadcast>`."""
-        return self.broker.broadcast(event, data, **options)
+    def publish(self, message: Message) -> str:
+        """See :meth:`Broker.publish <sse_broker.Broker.publish>`."""
+        return self.broker.publish(message)
 
     def last_event_id(self) -> str:
-        """See :meth:`Broker.last_event_id <sse_broker.core.broker.Broker.last_event_id>`."""
+        """See :meth:`Broker.last_event_id <sse_broker.Broker.last_event_id>`."""
         return self.broker.last_event_id()
 
-    def after_commit(self, session: Any) -> AfterCommit:
-        """See :meth:`Broker.after_commit <sse_broker.broker.Broker.after_commit>`."""
+    def after_commit(self, session: AnySession) -> AfterCommit:
+        """See :meth:`Broker.after_commit <sse_broker.Broker.after_commit>`."""
         return self.broker.after_commit(session)
 
 

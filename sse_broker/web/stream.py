@@ -18,9 +18,9 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from sse_broker.core.broker import Broker
 from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
+from sse_broker.core.streams import Streams
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.servers.capacity import HANDOFF
@@ -54,7 +54,7 @@ class Stream(Iterator[bytes]):
 
     def __init__(
         self,
-        broker: Broker,
+        streams: Streams,
         identity: Identity,
         topics: tuple[str, ...],
         last_event_id: str,
@@ -63,7 +63,7 @@ class Stream(Iterator[bytes]):
         room: int = 0,
         address: str = "",
     ) -> None:
-        self._broker = broker
+        self._streams = streams
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
@@ -73,7 +73,7 @@ class Stream(Iterator[bytes]):
         self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
         self._foreign = waitress_socket(environ)
         self._wait = WAIT if self._left is None else POLLED_WAIT
-        self._now = broker.clock.monotonic
+        self._now = streams.clock.monotonic
         self._several = bool(environ.get("wsgi.multiprocess"))
         self._handoff = environ.get(HANDOFF)
         if self._handoff is not None:
@@ -116,10 +116,10 @@ class Stream(Iterator[bytes]):
     def _first(self) -> bytes:
         if self._closed:
             raise StopIteration
-        _warn_of_workers(self._several and not self._broker.log.shared)
-        end_with_server(self._broker)
+        _warn_of_workers(self._several and not self._streams.log.shared)
+        end_with_server(self._streams)
         try:
-            reader = self._broker.open(
+            reader = self._streams.open(
                 self._identity,
                 self._topics,
                 self._last_event_id,
@@ -128,7 +128,7 @@ class Stream(Iterator[bytes]):
             )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
             self._closed = self._refused = True
-            return busy_frames(err, self._broker.retry())
+            return busy_frames(err, self._streams.retry())
         self._reader = reader
         if self._socket is not None:
             _open.add(self)
@@ -152,9 +152,9 @@ class Stream(Iterator[bytes]):
             self._direct = direct(self.start_response, reader, self._socket, self._yielded)
         self.start_response = None
 
-    def hand_off(self) -> tuple[Broker, Reader] | None:
+    def hand_off(self) -> tuple[Streams, Reader] | None:
         """Return what another writer needs to go on, if this stream is to be handed off."""
-        return (self._broker, self._reader) if self._handed and self._reader else None
+        return (self._streams, self._reader) if self._handed and self._reader else None
 
     def leave_to_parent(self, dead: socket.socket) -> None:
         """In a forked child: put *dead* where this process has the parent's connection.
@@ -176,7 +176,7 @@ class Stream(Iterator[bytes]):
         if self._refused:
             hang_up(self._socket)
         if self._reader is not None:
-            self._broker.unregister(self._reader.client, "client_gone")
+            self._streams.forget(self._reader.client, "client_gone")
 
     def _abort_foreign(self) -> None:
         """Shut a connection down that another thread may close meanwhile."""

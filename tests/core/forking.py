@@ -18,7 +18,7 @@ CHILD_TIMEOUT = 30  # seconds
 
 def use(broker: Broker, name: int) -> None:
     """Send, and have it read by a stream of this process."""
-    reader = broker.open(Identity(name), ["all"])
+    reader = broker.streams.open(Identity(name), ["all"])
     sent = broker.send_to_topic("all", "e", name)
     got, end = b"", time.monotonic() + CHILD_TIMEOUT
     while b"id: %b\n" % sent.encode() not in got:
@@ -42,7 +42,7 @@ def main(url: str, forks: int) -> None:
 
     def hold() -> None:
         while not stop.is_set():
-            with broker._here()._starting, broker._here()._lock:
+            with broker.streams.here()._starting, broker.streams.here()._lock:
                 pass
 
     def hammer(name: int) -> None:

@@ -29,7 +29,7 @@ class Tab:
 
     def connect(self) -> Tab:
         self.parser = Parser()
-        self.reader = self.broker.open(self.identity, self.topics, self.last_event_id)
+        self.reader = self.broker.streams.open(self.identity, self.topics, self.last_event_id)
         return self
 
     def step(self, timeout: float = 0) -> bool:

@@ -183,7 +183,7 @@ def test_falling_behind_what_the_log_keeps_is_a_reset_said_once() -> None:
         assert tab.data == ["1", "2", "21"]
         at = [event.event for event in tab.events].index("reset")
         assert tab.events[at].data == '{"reason":"trimmed"}'
-        assert broker.counts().resets == 1
+        assert broker.streams.counts().resets == 1
         # what comes back with the id of the reset is not reset again
         tab.leave()
         say(broker, 22)
@@ -218,8 +218,8 @@ def test_a_quiet_tab_is_not_lost_while_others_are_busy() -> None:
         tab = Tab(broker, topics=["quiet"]).connect().read_on()
         for n in range(10):
             broker.send_to_user(2, "e", str(n))
-        here = broker._here()
-        tab.reader.client.beat(here._delivered)
+        here = broker.streams.here()
+        tab.reader.client.beat(here.delivery.delivered)
         tab.read_on().leave()
         broker.send_to_topic("quiet", "e", "for me")
 
@@ -246,12 +246,12 @@ def test_comment_heartbeats_become_events_only_to_move_the_cursor() -> None:
     broker, _ = make(heartbeat_style="comment")
     with broker:
         tab = Tab(broker).connect().read_on()
-        client, here = tab.reader.client, broker._here()
-        client.beat(here._delivered)
+        client, here = tab.reader.client, broker.streams.here()
+        client.beat(here.delivery.delivered)
         assert tab.reader.next(0) == b": heartbeat\n\n"
 
         broker.send_to_user(2, "e", "not mine")
-        client.beat(here._delivered)
+        client.beat(here.delivery.delivered)
         tab.read_on()
 
         assert tab.events[-1].event == "heartbeat"
@@ -379,7 +379,7 @@ def test_the_close_frame_carries_what_was_delivered_to_others() -> None:
         quiet = Tab(broker, topics=["quiet"]).connect().read_on()
         for _ in range(100):
             broker.send_to_topic("busy", "e", "x" * 200_000)
-        quiet.reader.client.close("max_age", broker._here()._delivered)
+        quiet.reader.client.close("max_age", broker.streams.here().delivery.delivered)
         quiet.read_on().leave()
         broker.send_to_topic("quiet", "e", "1")
         quiet.connect().read_on()
@@ -392,7 +392,9 @@ def test_a_stream_that_is_behind_when_it_is_closed_keeps_its_own_place() -> None
     broker, log = make(history_size=100)
     with broker:
         tab = Tab(broker).connect().read_on()
-        log.before = lambda n: tab.reader.client.close("max_age", broker._here()._delivered)
+        log.before = lambda n: tab.reader.client.close(
+            "max_age", broker.streams.here().delivery.delivered
+        )
         tab.reader.client.fall_behind()
         say(broker, 1, 2, 3)
         tab.read_on().leave()
@@ -417,7 +419,7 @@ def test_an_authorizer_that_raises_hides_one_record_and_is_asked_again(caplog) -
         rooms["room:1"] = True
         broker.send_to_topic("room:1", "e", "3")
         tab.read_on()
-        failures = broker.counts().authorizer_failures
+        failures = broker.streams.counts().authorizer_failures
 
     assert tab.data == ["1", "3"]
     assert asked == ["room:1", "room:2", "room:1", "room:1"]

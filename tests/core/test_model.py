@@ -94,7 +94,7 @@ class Histories(RuleBasedStateMachine):
     @rule(pushed=pushed)
     def heartbeat(self, pushed: Pushed) -> None:
         if pushed.tab.reader:
-            pushed.tab.reader.client.beat(self.broker._here()._delivered)
+            pushed.tab.reader.client.beat(self.broker.streams.here().delivery.delivered)
 
     @rule(pushed=pushed)
     def leave(self, pushed: Pushed) -> None:

@@ -47,13 +47,13 @@ def hubs(url: str, count: int, **settings: float):
     with contextlib.ExitStack() as stack:
         made = [stack.enter_context(Hub(config, log=url, clock=clock)) for _ in range(count)]
         for broker in made:
-            broker._here().reaper.stop()
+            broker.streams.here().reaper.stop()
         yield clock, made
 
 
 def report(*brokers: Hub) -> None:
     for broker in brokers:
-        broker._here().presence.report(broker.clock.monotonic())
+        broker.streams.here().presence.report(broker.streams.clock.monotonic())
 
 
 @pytest.fixture
@@ -271,9 +271,9 @@ def test_a_revoked_token_ends_its_streams_and_is_refused_until_it_expires(url: s
         assert other.reader.client.is_open
         for broker in (one, two):
             with pytest.raises(AuthenticationFailed):
-                broker.check_token(tab.identity)
+                broker.streams.check_token(tab.identity)
         clock.advance(61)
-        one.check_token(tab.identity)
+        one.streams.check_token(tab.identity)
 
 
 def test_a_stream_that_opens_while_its_token_is_revoked_ends(url: str, monkeypatch) -> None:

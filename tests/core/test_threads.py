@@ -75,9 +75,9 @@ def ready(monkeypatch):
 
 def test_a_dead_reaper_is_said_once_and_goes_on(ready) -> None:
     broker, ticks = ready.broker, []
-    broker.each_tick(Killer())
-    broker.each_tick(lambda: ticks.append(1))
-    until(lambda: not broker._here().reaper.is_alive)
+    broker.streams.each_tick(Killer())
+    broker.streams.each_tick(lambda: ticks.append(1))
+    until(lambda: not broker.streams.here().reaper.is_alive)
 
     assert ready()["reaper"] is False
     assert ready()["reaper"] is True
@@ -90,8 +90,8 @@ def test_a_part_that_cannot_be_mended_leaves_the_others_mended(ready) -> None:
     def fail() -> None:
         raise RuntimeError
 
-    ready.broker.look_after("odd", lambda: False, fail)
-    ready.broker.look_after("even", lambda: True, lambda: mended.append(1))
+    ready.broker.streams.look_after("odd", lambda: False, fail)
+    ready.broker.streams.look_after("even", lambda: True, lambda: mended.append(1))
     until(lambda: mended)
 
     assert (ready()["odd"], ready()["even"]) == (False, True)

@@ -30,7 +30,7 @@ def create_app() -> Flask:
     def numbers() -> Any:
         return jsonify(
             pid=os.getpid(),
-            waiting=sum(len(one.queue.queue) for one in sse.broker._here()._clients()),
+            waiting=sum(len(one.queue.queue) for one in sse.broker.streams.here()._clients()),
             clients=sse.broker.get_stats().total_clients,
             threads=len(list(Path("/proc/self/task").iterdir())),
             rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

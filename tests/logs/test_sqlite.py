@@ -72,7 +72,7 @@ from sse_broker import Broker
 broker = Broker(log=sys.argv[1])
 for n in range(int(sys.argv[3])):
     broker.send_to_topic("t", "e", f"{sys.argv[2]}:{n}")
-print(len(broker._processes), broker.get_stats().is_running)
+print(len(broker.streams._processes), broker.get_stats().is_running)
 """
 
 
@@ -496,7 +496,7 @@ def test_synchronous_is_what_the_connection_does(path: Path) -> None:
 
 def _child(broker: Broker, answer) -> None:
     broker.broadcast("e", "from the child")
-    answer.put(len(broker._processes))
+    answer.put(len(broker.streams._processes))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

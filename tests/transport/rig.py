@@ -47,7 +47,7 @@ class Rig:
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         theirs.setblocking(False)
         self.theirs.append(theirs)
-        reader = self.broker.open(Identity(user), topics, last_event_id)
+        reader = self.broker.streams.open(Identity(user), topics, last_event_id)
         first = reader.next(0)
         self.pump.adopt(reader, ours, chunked, self.ended.append)
         self.turn()

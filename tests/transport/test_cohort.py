@@ -40,7 +40,7 @@ def crowd(rig: Rig, count: int = MANY, **how) -> list[Peer]:
 def test_all_get_everything_in_either_framing_and_their_share_of_the_counts(rig) -> None:
     made = rig()
     peers = crowd(made)
-    before = made.broker.counts().messages_sent
+    before = made.broker.streams.counts().messages_sent
 
     for n in range(3):
         made.broker.send_to_topic("t", "e", str(n))
@@ -48,7 +48,7 @@ def test_all_get_everything_in_either_framing_and_their_share_of_the_counts(rig)
     made.broker.send_to_user(1, "e", "alone")
     made.turn()
 
-    assert made.broker.counts().messages_sent == before + 3 * MANY + 1
+    assert made.broker.streams.counts().messages_sent == before + 3 * MANY + 1
     assert peers[0].read().plain.data == ["first", "0", "1", "2", "alone"]
     for peer in peers[1:]:
         assert peer.read().plain.data == ["first", "0", "1", "2"]
@@ -134,11 +134,11 @@ def test_who_is_told_to_end_gets_nothing_that_was_sent_after(rig) -> None:
 def test_records_that_never_came_are_had_from_the_log_once(rig) -> None:
     made = rig()
     peers = crowd(made)
-    process = made.broker._here()
+    process = made.broker.streams.here()
     listeners, made.broker.log._here().listeners = made.broker.log._here().listeners, ()
     made.broker.send_to_topic("t", "e", "lost")
     made.broker.log._here().listeners = listeners
-    process.lose(made.broker.log.tail())
+    process.delivery.lose(made.broker.log.tail())
     made.broker.send_to_topic("t", "e", "next")
     made.turn(8)
 
@@ -168,7 +168,7 @@ def test_a_busy_client_is_not_taken_for_a_quiet_one(rig, monkeypatch) -> None:
     made.broker.send_to_topic("t", "e", "x")
     made.turn()
 
-    process = made.broker._here()
+    process = made.broker.streams.here()
     process.reaper.sweep(now, 0.0)
 
     assert {peer.client.last_seen for peer in peers} == {now}
@@ -203,7 +203,7 @@ def test_who_is_forgotten_is_counted_with_all_that_was_written(rig) -> None:
     for peer in peers:
         made.broker.unregister(peer.client)
 
-    assert made.broker.counts().messages_sent == 6 * MANY
+    assert made.broker.streams.counts().messages_sent == 6 * MANY
 
 
 def test_those_who_have_gone_are_let_go(rig) -> None:
@@ -327,7 +327,7 @@ class Traffic:
             peer.read()
 
     def beat(self) -> None:
-        self.chance.choice(self.peers).client.beat(self.broker._here()._delivered)
+        self.chance.choice(self.peers).client.beat(self.broker.streams.here().delivery.delivered)
 
     def turn(self) -> None:
         self.rig.turn(1)

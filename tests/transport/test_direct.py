@@ -76,7 +76,7 @@ class Served:
 
     @property
     def client(self) -> Any:
-        (client,) = self.broker._here()._registry.clients()
+        (client,) = self.broker.streams.here()._registry.clients()
         return client
 
     @property
@@ -166,7 +166,9 @@ def test_the_second_of_a_turn_is_queued_and_leaves_with_what_follows_it(serve, m
     one.read_until(b"last")
 
     assert one.data == [*map(str, range(100)), "last"]
-    if one.broker._here()._host._hub is None:  # the stream was woken and took them together
+    if (
+        one.broker.streams.here().delivery.host._hub is None
+    ):  # the stream was woken and took them together
         assert one.yielded > before
     else:  # the hub gathered them, and wrote one chunk after the first message's
         assert one.yielded == before

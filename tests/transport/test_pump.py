@@ -121,7 +121,7 @@ def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> Non
     rig = rig()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    reader = rig.broker.open(Identity(1))
+    reader = rig.broker.streams.open(Identity(1))
     first = reader.next(0)
     rig.broker.broadcast("e", "between")
     rig.turn()
@@ -255,7 +255,7 @@ def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypat
     rig, asked = rig(), []
     calls: list = []
     rig.pump.side.submit = calls.append
-    rig.broker._authorizer = lambda identity, topic: asked.append(topic) or topic == "a:1"
+    rig.broker.streams._authorizer = lambda identity, topic: asked.append(topic) or topic == "a:1"
     peer = rig.open(topics=["a:*"])
     asked.clear()
 
@@ -272,16 +272,16 @@ def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypat
 
 
 def test_a_host_that_is_far_behind_sends_its_streams_to_the_log(rig, monkeypatch) -> None:
-    from sse_broker.core import process
+    from sse_broker.core import delivery
 
-    monkeypatch.setattr(process, "MOST_WAITING", 50)
+    monkeypatch.setattr(delivery, "MOST_WAITING", 50)
     rig = rig(history_size=1000)
     peer = rig.open()
 
     for n in range(200):  # the pump does not turn meanwhile
         rig.broker.broadcast("e", str(n))
 
-    assert len(rig.broker._here()._incoming) <= 51
+    assert len(rig.broker.streams.here().delivery._incoming) <= 51
     assert peer.read().data == [str(n) for n in range(200)]
 
 

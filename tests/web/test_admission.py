@@ -143,7 +143,7 @@ def test_streams_that_passed_the_view_at_once_meet_the_limit_at_their_first_byte
         one, two = body(), body()
         assert read_events(one, 1)[0].event == "welcome"
         assert read_events(two, 1)[0].event == "error"
-        assert broker.counts().refusals == {"reserve_threads": 1}
+        assert broker.streams.counts().refusals == {"reserve_threads": 1}
         one.close()
         two.close()
 
@@ -271,7 +271,7 @@ def test_without_an_address_a_limit_on_addresses_says_what_to_configure(
 def test_without_such_a_limit_nobody_needs_an_address(broker: Broker) -> None:
     response = get(app_of(broker), "")
     assert is_in(response)
-    assert broker._here()._clients()[0].address == ""
+    assert broker.streams.here()._clients()[0].address == ""
     response.close()
 
 
@@ -288,7 +288,7 @@ def test_a_rate_is_refused_in_the_form_the_client_understands() -> None:
         assert error.retry == 60_000  # a year, of which a browser is told a minute
         assert script.status_code == 429
         assert int(script.headers["Retry-After"]) > 60
-        assert broker.counts().connections_refused == 2
+        assert broker.streams.counts().connections_refused == 2
 
 
 def test_a_rate_of_addresses_holds_for_who_cannot_say_who_they_are() -> None:
@@ -322,9 +322,9 @@ def test_publishing_too_often_is_429_and_is_not_published() -> None:
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json["field"] == "publish_rate"
         assert other.status_code == 200
-        assert broker.counts().messages_published == 3
-        assert broker.counts().refusals == {"publish_rate": 2}
-        assert broker.counts().connections_refused == 0
+        assert broker.streams.counts().messages_published == 3
+        assert broker.streams.counts().refusals == {"publish_rate": 2}
+        assert broker.streams.counts().connections_refused == 0
 
 
 def test_who_may_not_publish_uses_up_nobodys_rate() -> None:
@@ -340,7 +340,7 @@ def test_metrics_tell_refusals_by_their_limit() -> None:
         app = app_of(broker)
         for _ in range(3):
             get(app, "192.0.2.1").close()
-        text = exposition(broker)[0].decode()
+        text = exposition(broker.streams)[0].decode()
     assert 'sse_refusals_total{limit="connect_rate_per_user"} 2.0' in text
     assert "sse_connections_refused_total 2.0" in text
     assert "sse_rates_unchecked_total 0.0" in text

@@ -62,7 +62,7 @@ def test_a_stream_has_its_headers_and_begins_with_welcome(broker: Broker) -> Non
     assert welcome.event == "welcome"
     assert 2400 <= welcome.retry <= 3600
     assert json.loads(welcome.data)["heartbeat"] == broker.config.heartbeat_interval
-    (client,) = broker._here()._clients()
+    (client,) = broker.streams.here()._clients()
     assert client.topics == ("a:*", "b")
     response.close()
     assert broker.get_stats().total_clients == 0
@@ -355,7 +355,7 @@ def test_a_good_token_is_taken_from_header_cookie_or_query(broker: Broker) -> No
         query = f"?token={good}" if way == "query" else ""
         response = client.get("/sse/stream" + query, headers=headers)
         assert first(response)[0].event == "welcome"
-        (one,) = broker._here()._clients()
+        (one,) = broker.streams.here()._clients()
         assert (one.user_id, one.tenant_id) == (USER, "t1")
         response.close()
 
@@ -378,7 +378,7 @@ def test_a_stream_ends_with_its_token() -> None:
         chunks = iter(response.response)
         next(chunks)
         clock.advance(61)
-        here = broker._here()
+        here = broker.streams.here()
         here.reaper.sweep(clock.monotonic(), clock.time())
 
         (close,) = read_events(chunks)
@@ -403,7 +403,7 @@ def test_a_missing_extra_is_named_with_the_pip_line(module: str, monkeypatch, br
         if module == "jwt":
             jwt_authenticator(KEY)
         else:
-            __import__("sse_broker.metrics").metrics.exposition(broker)
+            __import__("sse_broker.metrics").metrics.exposition(broker.streams)
 
 
 def test_metrics_have_the_seeds_names_and_follow(broker: Broker) -> None:
@@ -556,9 +556,9 @@ def test_stopping_says_goodbye_and_lets_the_streams_end(broker: Broker) -> None:
 def test_an_abandoned_stream_is_found_by_the_reaper() -> None:
     clock = FakeClock()
     with Broker(clock=clock) as broker:
-        reader = broker.open(Identity(1))
+        reader = broker.streams.open(Identity(1))
         clock.advance(301)
-        broker._here().reaper.sweep(clock.monotonic(), clock.time())
+        broker.streams.here().reaper.sweep(clock.monotonic(), clock.time())
 
         assert reader.client.state is State.CLOSED
         assert broker.get_stats().total_clients == 0
@@ -645,7 +645,7 @@ def test_a_cut_shuts_the_connection_down_that_waitress_writes_to(broker: Broker)
     environ = {"waitress.client_disconnected": Channel(ours).check_client_disconnected}
     response = make(broker).get(STREAM, environ_overrides=environ)
     first(response)
-    (client,) = broker._here()._clients()
+    (client,) = broker.streams.here()._clients()
 
     client.cut("timeout")
 

@@ -31,13 +31,13 @@ def test_a_limit_refuses_the_newcomer_it_is_about_and_no_other(
         with pytest.raises(TooManyConnections) as caught:
             broker.register(client(*refused))
         with pytest.raises(TooManyConnections):
-            broker.check_room(Identity(*refused[:2]), address=refused[2])
+            broker.streams.check_room(Identity(*refused[:2]), address=refused[2])
 
         assert caught.value.field == setting
         assert inside.is_open
-        assert broker.counts().active_connections == 1
-        assert broker.counts().refusals == {setting: 2}
-        assert broker.counts().connections_refused == 2
+        assert broker.streams.counts().active_connections == 1
+        assert broker.streams.counts().refusals == {setting: 2}
+        assert broker.streams.counts().connections_refused == 2
         if other is not None:
             broker.register(client(*other))
         broker.unregister(inside)
@@ -48,37 +48,37 @@ def test_clients_without_a_tenant_are_no_tenant() -> None:
     with Hub(BrokerConfig(max_connections_per_tenant=1)) as broker:
         for user in range(3):
             broker.register(Client(user + 1))
-        assert broker.counts().active_connections == 3
+        assert broker.streams.counts().active_connections == 3
 
 
 def test_the_servers_room_holds_at_registration_whatever_was_said_before() -> None:
     with Hub() as broker:
         for _ in range(2):
-            broker.check_room(Identity(1), room=1)
-        broker.open(Identity(1), room=1)
+            broker.streams.check_room(Identity(1), room=1)
+        broker.streams.open(Identity(1), room=1)
 
         with pytest.raises(TooManyConnections) as caught:
-            broker.open(Identity(2), room=1)
+            broker.streams.open(Identity(2), room=1)
 
         assert caught.value.field == "reserve_threads"
-        assert broker.counts().active_connections == 1
+        assert broker.streams.counts().active_connections == 1
 
 
 def test_what_is_not_known_is_not_asked() -> None:
     config = BrokerConfig(max_connections_per_user=1, max_connections_per_address=1)
     with Hub(config) as broker:
         broker.register(client(1, None, "a"))
-        broker.check_room()
-        broker.check_room(address="b")
+        broker.streams.check_room()
+        broker.streams.check_room(address="b")
         with pytest.raises(TooManyConnections):
-            broker.check_room(address="a")
+            broker.streams.check_room(address="a")
 
 
 def test_addresses_are_forgotten_with_their_last_client(broker: Broker) -> None:
     clients = [client(1, None, "a"), client(2, None, "a"), client(3, None, "")]
     for one in clients:
         broker.register(one)
-    registry = broker._here()._registry
+    registry = broker.streams.here()._registry
     assert registry.of_address("a") == 2
 
     for one in clients:
@@ -92,7 +92,7 @@ def test_who_is_refused_is_spread_over_four_times_the_retry() -> None:
         waits = []
         for _ in range(300):
             with pytest.raises(TooManyConnections) as caught:
-                broker.check_room(Identity(2))
+                broker.streams.check_room(Identity(2))
             waits.append(caught.value.retry_after)
 
     assert min(waits) >= 1

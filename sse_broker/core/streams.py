@@ -1,0 +1,331 @@
+"""What hosts of streams ask of a broker, and what looks after it: ``broker.streams``.
+
+An application needs nothing of this.  A host (a WSGI response, a server's worker)
+checks with :meth:`Streams.check_room`, :meth:`Streams.check_topics` and
+:meth:`Streams.check_token` whether a stream is let in, calls :meth:`Streams.open`
+where the stream is written, and :meth:`Streams.forget` when it has ended.
+
+What belongs to one process is made at its first use there
+(:mod:`sse_broker.core.process`), so nothing is locked or started before a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterable
+
+from sse_broker.config import BrokerConfig
+from sse_broker.core import signals
+from sse_broker.core.client import Client
+from sse_broker.core.counts import Counts, Stats
+from sse_broker.core.forks import process_id
+from sse_broker.core.identity import Identity, may_read
+from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost
+from sse_broker.core.process import Life, Process
+from sse_broker.core.reader import Reader
+from sse_broker.core.sync import patched
+from sse_broker.errors import (
+    AuthenticationFailed,
+    AuthorizerFailed,
+    InvalidMessage,
+    LogUnavailable,
+    StreamingUnsupported,
+    TopicForbidden,
+    TopicsNotEnabled,
+)
+from sse_broker.wire.message import check_id, comment_frame, library_frame
+from sse_broker.wire.topics import check_pattern
+
+__all__ = ["Streams"]
+
+_log = logging.getLogger("sse_broker.broker")
+
+
+class Streams:
+    """The streams of one broker, for their hosts.
+
+    *owner* is the broker: the sender of its signals.  Any thread may call any
+    method; only those that say so wait.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        config: BrokerConfig,
+        log: Log,
+        clock: Clock,
+        authorizer: Authorizer | None = None,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.clock = clock
+        self._owner = owner
+        self._authorizer = authorizer or may_read
+        self._processes: dict[int, Process] = {}
+        self._ticks: list[Callable[[], None]] = []
+        self._parts: list[tuple[str, Callable[[], bool]]] = []
+        self._dropped_said = self._failure_said = -60.0
+
+    def describe(self) -> str:
+        """Return this process's life and number of clients, for a ``repr``.  Never waits."""
+        here = self.here()
+        return f"{here.life.value}, {here.counts().active_connections} clients"
+
+    def start(self) -> None:
+        """See :meth:`Broker.start <sse_broker.Broker.start>`."""
+        self._here_for_streams().start()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """See :meth:`Broker.stop <sse_broker.Broker.stop>`."""
+        self.here().stop(self.config.drain_timeout if timeout is None else timeout)
+
+    def open(
+        self,
+        identity: Identity,
+        topics: Iterable[str] = (),
+        last_event_id: str = "",
+        *,
+        room: int = 0,
+        address: str = "",
+    ) -> Reader:
+        """Register a client for *identity* and return what reads for it.
+
+        Called where the stream is written, and :meth:`forget` with ``reader.client``
+        when that is over.  *topics* are as :meth:`check_topics` returned them.
+        *room* is how many streams the server can hold in this process, 0 where the
+        server does not say; *address* is counted for ``max_connections_per_address``.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises BrokerStopped: the broker is stopped.
+        :raises LogUnavailable: the log cannot be read now.
+        """
+        here = self._here_for_streams()
+        here.ensure_running()
+        start, lost = self._locate(last_event_id)
+        client = Client(
+            identity,
+            topics=topics,
+            buffer_size=self.config.client_buffer_size,
+            overflow=self.config.overflow,
+            behind=start is not None,
+            clock=self.clock,
+            spread=random.uniform(0.75, 1.0),
+            address=address,
+        )
+        registered_at = here.register(client, room)
+        try:
+            self.check_token(identity)
+        except AuthenticationFailed:  # revoked since the request was checked: say so and end
+            client.close("revoked")
+        except LogUnavailable:
+            here.forget(client, "log_unavailable")
+            raise
+        if lost:
+            here.reset()
+        return Reader(
+            client,
+            self.log,
+            registered_at if start is None else start,
+            heartbeat=self._heartbeat,
+            heartbeat_interval=self.config.heartbeat_interval,
+            retry=here.admission.retry,
+            authorizer=self._authorizer,
+            on_dropped=self._on_dropped,
+            on_reset=here.reset,
+            on_failure=self._authorizer_failed,
+            lost=lost,
+            resumed=start is not None,
+        )
+
+    def register(self, client: Client) -> None:
+        """Take in a client that reads its queue by itself.  See :meth:`Broker.register`."""
+        self._here_for_streams().register(client)
+
+    def forget(self, client: Client, reason: str) -> None:
+        """Take a client out whose stream has ended.  Idempotent."""
+        self.here().forget(client, reason)
+
+    def check_topics(self, identity: Identity, topics: Iterable[str]) -> tuple[str, ...]:
+        """Return *topics*, checked and authorised, for a stream of *identity*.
+
+        :raises TopicsNotEnabled: there are some and ``enable_topics`` is off.
+        :raises InvalidTopic: one is neither a name nor a pattern.
+        :raises TopicForbidden: *identity* may not read one of them.
+        :raises AuthorizerFailed: the authorizer raised.
+        """
+        wanted = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
+        if wanted and not self.config.enable_topics:
+            raise TopicsNotEnabled(field="topics")
+        for topic in wanted:
+            if not self._may_read(identity, topic):
+                raise TopicForbidden(repr(topic), field="topics")
+        return wanted
+
+    def _may_read(self, identity: Identity, topic: str) -> bool:
+        try:
+            return self._authorizer(identity, topic)
+        except Exception as err:  # the application's: it may be well in a moment
+            self._authorizer_failed()
+            raise AuthorizerFailed(field="topics", retry_after=1.0) from err
+
+    def _authorizer_failed(self) -> None:
+        """Count a failure of the application's authorizer, in an ``except`` clause of it."""
+        here, now = self.here(), self.clock.monotonic()
+        here.authorizer_failed()
+        if now - self._failure_said >= 60:
+            self._failure_said = now
+            _log.exception(
+                "an authorizer raised; the topic that it was asked about is closed for this"
+                " client and message, or the stream is told to come back; %d in all so far",
+                here.counts().authorizer_failures,
+            )
+
+    def check_token(self, identity: Identity) -> None:
+        """Refuse an identity whose token is revoked.  Looks at the log if it has a token.
+
+        :raises AuthenticationFailed: the token is revoked.
+        :raises LogUnavailable: nobody can say now.
+        """
+        if identity.token_id and self.log.roster.is_revoked(identity.token_id):
+            raise AuthenticationFailed("the token is revoked")
+
+    def check_room(
+        self, identity: Identity | None = None, *, room: int = 0, address: str = ""
+    ) -> None:
+        """Raise what :meth:`open` would raise now if there is no room for a stream.
+
+        Without *identity*, as far as that can be said before it is known.
+
+        :raises TooManyConnections: a limit is reached.
+        :raises BrokerStopped: the broker is stopped.
+        """
+        self._here_for_streams().check_room(identity, room=room, address=address)
+
+    def refused(self, setting: str, *, publish: bool = False) -> None:
+        """Count a stream, or a publish, that a host refused because of *setting*."""
+        self.here().admission.refused(setting, streams=0 if publish else 1)
+
+    def rate_unchecked(self) -> None:
+        """Count a request that a host let through because its rate could not be told."""
+        self.here().rate_unchecked()
+
+    def published(self) -> None:
+        """Count a message that this process sent."""
+        self.here().published()
+
+    def each_tick(self, act: Callable[[], None]) -> None:
+        """Have the reaper call *act* about once a second, in every process that has streams."""
+        self._ticks.append(act)
+
+    def look_after(self, part: str, is_well: Callable[[], bool], mend: Callable[[], None]) -> None:
+        """Have :meth:`health` say how a part is, and the reaper call *mend* about once a second.
+
+        Both are about the process that calls them, must not wait, and may be
+        called by any thread.
+        """
+        self._parts.append((part, is_well))
+        self.each_tick(mend)
+
+    def health(self) -> dict[str, bool]:
+        """See :meth:`Broker.health <sse_broker.Broker.health>`."""
+        here = self.here()
+        runs = here.life is Life.RUNNING
+        well = {
+            "accepting": here.life is not Life.STOPPED,
+            "reaper": not runs or here.reaper.is_healthy,
+            "log": not runs or here.follows,
+            "streams": not runs or here.delivery.is_alive,
+        }
+        for part, is_well in self._parts:
+            well[part] = is_well() and well.get(part, True)
+        here.mend()
+        return well
+
+    def counts(self) -> Counts:
+        """Return this process's counters.  Memory only."""
+        return self.here().counts()
+
+    def stats(self) -> Stats:
+        """See :meth:`Broker.get_stats <sse_broker.Broker.get_stats>`."""
+        return self.here().stats()
+
+    def retry(self) -> int:
+        """Return a reconnection time in milliseconds, spread around the setting ``retry``.
+
+        While the broker stops, and afterwards, spread over ``reconnect_window``.
+        """
+        return self.here().admission.retry()
+
+    def here(self) -> Process:
+        """Return this process's share of the broker, made at its first use here."""
+        pid = process_id()
+        process = self._processes.get(pid)
+        if process is None:  # setdefault is one step; a lock could be stuck after a fork
+            process = self._processes.setdefault(pid, self._make())
+        return process
+
+    def _here_for_streams(self) -> Process:
+        """Return this process's share, made for the threads that there are now.
+
+        One that has only sent before gevent patched the standard library is
+        made anew.  One that has streams or threads cannot be.
+        """
+        here = self.here()
+        if here.patched is patched():
+            return here
+        if here.life is Life.RUNNING:
+            raise StreamingUnsupported(
+                "gevent has patched the standard library after this broker was started in this"
+                " process; call gevent.monkey.patch_all() first of all"
+            )
+        made = self._make().count_on(here)
+        self._processes[process_id()] = made
+        return made
+
+    def _make(self) -> Process:
+        if not self.log.shared and self._is_in_child():
+            _log.warning(
+                "%s is each process's own: what this child process sends reaches no stream of"
+                " its parent; use sqlite:///path or redis://",
+                self.log.url,
+            )
+        return Process(self._owner, self.config, self.log, self.clock, self._ticks)
+
+    def _is_in_child(self) -> bool:
+        """Whether a parent process has the streams, so that those who send here may mean them."""
+        multiprocessing = sys.modules.get("multiprocessing")
+        if multiprocessing is not None and multiprocessing.parent_process() is not None:
+            return True
+        return any(process.has_streams for process in self._processes.values())
+
+    def _locate(self, last_event_id: str) -> tuple[int | None, str]:
+        if not last_event_id:
+            return None, ""
+        try:
+            return self.log.locate(check_id(last_event_id)), ""
+        except PositionLost as lost:
+            return None, lost.reason
+        except InvalidMessage:
+            return None, "malformed"
+
+    def _heartbeat(self, position: int, moved: bool) -> bytes:
+        # A comment cannot carry the cursor, so where the log has moved past a quiet
+        # client the event is due in either style, or the client is lost after retention.
+        if self.config.heartbeat_style == "comment" and not moved:
+            return comment_frame("heartbeat")
+        at = self.log.cursor(position)
+        return library_frame("heartbeat", at, {"time": int(self.clock.time())})
+
+    def _on_dropped(self, client: Client, count: int) -> None:
+        now = self.clock.monotonic()
+        if now - self._dropped_said >= 60:
+            self._dropped_said = now
+            _log.warning(
+                "%d frames dropped for a slow client (overflow=%s); %d in all so far",
+                count,
+                self.config.overflow,
+                self.counts().messages_dropped,
+            )
+        signals.fire(signals.message_dropped, self._owner, client=client, count=count)
