@@ -200,7 +200,8 @@ class Log(Protocol):
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """Return the next records after a position, at most *limit*, oldest first.
 
-        None at all says that the position is the tail.
+        None at all says that the position is the tail, or that what follows it
+        has not come to this process yet: its listeners get that.
 
         :raises PositionLost: something after *after* is gone already.
         :raises LogUnavailable: the log cannot be read now.

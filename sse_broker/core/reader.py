@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sse_broker.core.client import Client, State, Take
 from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
+from sse_broker.core.sync import let_others_run
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
 
@@ -171,6 +172,7 @@ class Reader:
     def _read_on(self) -> None:
         """Read until there is something to write or the log's end is joined to the queue."""
         while self.client.is_open:
+            let_others_run()  # a replay of thousands waits for nothing else
             try:
                 records = self._log.read(self.cursor, self._limit)
             except PositionLost as lost:

@@ -33,6 +33,7 @@ __all__ = [
     "host",
     "install",
     "is_installed",
+    "let_others_run",
     "make_bell",
     "native_lock",
     "patched",
@@ -58,6 +59,18 @@ def patched() -> bool:
     """Whether gevent has replaced ``threading`` in this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def let_others_run() -> None:
+    """Give each greenlet that can run its turn; among threads the interpreter does that itself.
+
+    For long work that waits for nothing, on a stream's own thread or greenlet,
+    with no lock held.
+    """
+    if patched():
+        gevent: Any = sys.modules["gevent"]
+        if gevent.getcurrent() is not gevent.get_hub():
+            gevent.sleep(0)
 
 
 def native_lock() -> NativeLock:

@@ -17,7 +17,7 @@ from sse_broker.core.ports import (
     SystemClock,
 )
 from sse_broker.logs.epochs import Epochs
-from sse_broker.logs.recent import Recent
+from sse_broker.logs.pages import Pages
 from sse_broker.wire.command import Command
 from sse_broker.wire.message import Message
 
@@ -28,7 +28,7 @@ class Life(Protocol):
     """The log of one process id.  Its methods are those of the port."""
 
     epochs: Epochs
-    recent: Recent
+    pages: Pages
 
     @property
     def roster(self) -> Roster:
@@ -38,9 +38,6 @@ class Life(Protocol):
         """See :class:`~sse_broker.core.ports.Log`."""
 
     def append(self, message: Message | Command) -> Record:
-        """See :class:`~sse_broker.core.ports.Log`."""
-
-    def read(self, after: int, limit: int) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""
 
     def locate(self, id: str) -> int:
@@ -84,8 +81,7 @@ class SharedLog:
 
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""
-        life = self._here()
-        return life.recent.read(after, limit) or life.read(after, limit)
+        return self._here().pages.read(after, limit)
 
     def locate(self, id: str) -> int:
         """See :class:`~sse_broker.core.ports.Log`."""

@@ -5,6 +5,8 @@ Order is forced by a log that does something at the very moment of a read.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -425,3 +427,10 @@ def test_an_authorizer_that_raises_hides_one_record_and_is_asked_again(caplog) -
     assert asked == ["room:1", "room:2", "room:1", "room:1"]
     assert failures == 2
     assert len(caplog.records) == 1
+
+
+def test_a_replay_of_thousands_gives_other_greenlets_their_turns() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_replay"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout, done.stderr) == ("ok\n", "")

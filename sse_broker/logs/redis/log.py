@@ -30,6 +30,7 @@ from sse_broker.errors import LogUnavailable
 from sse_broker.logs.entries import read_entry
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.feed import Feed
+from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
 from sse_broker.logs.redis.buffer import Buffer
 from sse_broker.logs.redis.link import Link
@@ -74,6 +75,7 @@ class _Life:
         self.link = Link(options)
         self.epochs = Epochs(BITS)
         self.recent = Recent()
+        self.pages = Pages(self.recent, self.read)
         self.stream = options.key("log")
         self.roster = RedisRoster(self.link, options, self._now)
         self._keys = (self.stream, options.key("meta"), options.key("ids"))
@@ -173,10 +175,8 @@ class _Life:
         self._store_limits()
         self._feeds = [feed for feed in self._feeds if not feed.is_stopped]
         first = not self._feeds
-        if first:
-            self.recent.begin(after)
-        follower = _Follower(self, self.recent if first else None)
-        feed = Feed(follower, after, listener, lost, follower.end)
+        follower = _Follower(self, self.recent if first else None, after)
+        feed = Feed(follower, after, listener, lost, follower.finish)
         self._feeds.append(feed)
         return feed
 
@@ -239,9 +239,10 @@ class _Life:
 class _Follower:
     """What a feed asks of one life, over a connection of its own."""
 
-    def __init__(self, life: _Life, recent: Recent | None) -> None:
+    def __init__(self, life: _Life, recent: Recent | None, after: int) -> None:
         self._life = life
         self._recent = recent
+        self._began = 0 if recent is None else recent.begin(after)
         self._client: Any = None
 
     def follow(self, after: int) -> Sequence[Record]:
@@ -272,14 +273,14 @@ class _Follower:
         try:
             found = client.xread({stream: _text(number)}, READ_RECORDS, int(BLOCK * 1000))
         except Exception as err:
-            self.end()
+            self._hang_up()
             raise self._life.link.unavailable(err) from err
         return found[0][1] if found else []
 
     def tail(self) -> int:
         position = self._life.tail()
         if self._recent is not None:
-            self._recent.begin(position)
+            self._began = self._recent.begin(position)
         return position
 
     def interrupt(self) -> None:
@@ -288,7 +289,12 @@ class _Follower:
         if pool is not None:
             pool.disconnect(inuse_connections=True)
 
-    def end(self) -> None:
+    def finish(self) -> None:
+        if self._recent is not None:
+            self._recent.end(self._began)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.close()

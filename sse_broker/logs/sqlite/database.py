@@ -10,9 +10,7 @@ over it; the parent opens it again at the next use.
 
 Lock map
     turn      held while this process writes, over file I/O; native
-    _reading  held while this process reads, over file I/O: one at a time, and
-              never behind a writer; native
-    order     turn before _reading; a fork takes both
+    order     turn before those of the two readers (:mod:`.reading`); a fork takes all
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from typing import NamedTuple, TypeVar
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import LogUnavailable
 from sse_broker.logs.epochs import Epochs
+from sse_broker.logs.sqlite.reading import Reading
 
 __all__ = ["BITS", "Database", "State"]
 
@@ -102,9 +101,9 @@ class Database:
         self.turn = native_lock()
         self._synchronous = synchronous
         self._timeout = timeout
-        self._reading = native_lock()
         self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
+        # The feed has its own: all streams of the process wait for what it reads.
+        self._reader, self._feed = Reading(self._connect), Reading(self._connect)
         self._file: tuple[int, int] | None = None  # device and inode of what is open
         _databases.add(self)
 
@@ -133,22 +132,21 @@ class Database:
         finally:
             self._roll_back(db)
 
-    def read(self, act: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, act: Callable[[sqlite3.Connection], T], *, feed: bool = False) -> T:
         """Return what *act* reads.  Any thread; leaves no transaction open.
+
+        *feed* is said by the one thread that follows the file: it waits for no
+        other that reads.
 
         :raises LogUnavailable: it cannot be read now.
         """
         if self._file is None:
             with self.turn:
                 self.write(_open_only)
-        with self._reading:
-            try:
-                if self._reader is None:
-                    self._reader = self._connect()
-                return act(self._reader)
-            except sqlite3.Error as err:
-                self._close_reader()
-                raise LogUnavailable(f"{self.path}: {err}", retry_after=1.0) from err
+        try:
+            return (self._feed if feed else self._reader).read(act)
+        except sqlite3.Error as err:
+            raise LogUnavailable(f"{self.path}: {err}", retry_after=1.0) from err
 
     def look(self) -> None:
         """Open the file anew if it was replaced or taken away.  Any thread."""
@@ -271,32 +269,33 @@ class Database:
 
     def _drop(self) -> None:
         """Close everything; the caller holds ``turn``."""
-        with self._reading:
+        with self._reader.lock, self._feed.lock:
             self._close_all()
 
     def _close_all(self) -> None:
         writer, self._writer = self._writer, None
         self._file = None
-        self._close_reader()
+        self._reader.close_locked()
+        self._feed.close_locked()
         _close(writer)
-
-    def _close_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        _close(reader)
 
     def before_fork(self) -> bool:
         """Close the file once nobody uses it; say whether the locks were to be had."""
         if not self.turn.acquire(timeout=self._timeout + 1):
             return False
-        if not self._reading.acquire(timeout=1):
-            self.turn.release()
-            return False
+        for index, reading in enumerate((self._reader, self._feed)):
+            if not reading.lock.acquire(timeout=1):
+                if index:
+                    self._reader.lock.release()
+                self.turn.release()
+                return False
         self._close_all()
         return True
 
     def after_fork(self) -> None:
         """Let go of the locks, in the parent and in the child."""
-        self._reading.release()
+        self._feed.lock.release()
+        self._reader.lock.release()
         self.turn.release()
 
 

@@ -38,6 +38,7 @@ from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig, LogUnavailable
 from sse_broker.logs.entries import read_entry
 from sse_broker.logs.feed import Feed
+from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
 from sse_broker.logs.shared import SharedLog
 from sse_broker.logs.sqlite.database import Database, State
@@ -103,6 +104,7 @@ class _Life:
         self.epochs = self.database.epochs
         self.roster = SqliteRoster(self.database, lambda: self._clock.time())
         self.recent = Recent()
+        self.pages = Pages(self.recent, self.read)
         self._ringer = Ringer(path)
         self._limits, self._clock = limits, clock
         self._stored = ""  # the limits in the file, as they were last read
@@ -204,17 +206,17 @@ class _Life:
             self._limits = LogLimits(**json.loads(state.limits))
         return state
 
-    def read(self, after: int, limit: int) -> list[Record]:
+    def read(self, after: int, limit: int, *, feed: bool = False) -> list[Record]:
         self.tail_known()
         number = self.epochs.number(after)
-        rows, gone = self.database.read(lambda db: _read_rows(db, number, limit))
+        rows, gone = self.database.read(lambda db: _read_rows(db, number, limit), feed=feed)
         if gone > number:
             raise PositionLost("trimmed")
         epochs, records = self.epochs, []
         for row, own_id, entry in rows:
             position = epochs.position(row)
             records.append(read_entry(position, own_id or epochs.id(position), entry))
-        if not records and number > self._number_of_tail():
+        if not records and number > self._number_of_tail(feed=feed):
             raise PositionLost("ahead")
         return records
 
@@ -250,22 +252,20 @@ class _Life:
         number = self._number_of_tail()
         return self.epochs.position(number)
 
-    def _number_of_tail(self) -> int:
+    def _number_of_tail(self, *, feed: bool = False) -> int:
         def newest(db: sqlite3.Connection) -> int:
             state = self._state(db)
             row = db.execute(_TAIL).fetchone()
             return state.gone if row is None else int(row[0])
 
-        return self.database.read(newest)
+        return self.database.read(newest, feed=feed)
 
     def listen(self, listener: Listener, lost: Lost) -> Feed:
         after = self.tail()
         self._store_limits()
         self._feeds = [feed for feed in self._feeds if not feed.is_stopped]
         first = not self._feeds
-        if first:
-            self.recent.begin(after)
-        follower = _Follower(self, Bell(self.database.path), self.recent if first else None)
+        follower = _Follower(self, Bell(self.database.path), self.recent if first else None, after)
         feed = Feed(follower, after, listener, lost, follower.end)
         self._feeds.append(feed)
         return feed
@@ -287,16 +287,17 @@ class _Life:
 class _Follower:
     """What a feed asks of one life: the next records, or a wait at the bell."""
 
-    def __init__(self, life: _Life, bell: Bell, recent: Recent | None) -> None:
+    def __init__(self, life: _Life, bell: Bell, recent: Recent | None, after: int) -> None:
         self._life = life
         self._bell = bell
         self._recent = recent
+        self._began = 0 if recent is None else recent.begin(after)
 
     def follow(self, after: int) -> Sequence[Record]:
-        records = self._life.read(after, READ_RECORDS)
+        records = self._life.read(after, READ_RECORDS, feed=True)
         if not records:
             self._bell.wait(POLL)
-            records = self._life.read(after, READ_RECORDS)
+            records = self._life.read(after, READ_RECORDS, feed=True)
         if self._recent is not None:
             for record in records:
                 self._recent.add(record)
@@ -305,13 +306,15 @@ class _Follower:
     def tail(self) -> int:
         position = self._life.tail()
         if self._recent is not None:
-            self._recent.begin(position)
+            self._began = self._recent.begin(position)
         return position
 
     def interrupt(self) -> None:
         self._bell.ring()
 
     def end(self) -> None:
+        if self._recent is not None:
+            self._recent.end(self._began)
         self._bell.close()
 
 
