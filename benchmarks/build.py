@@ -27,6 +27,7 @@ PIP = [
 PIP += ["sse-starlette==3.7.0", "uvicorn[standard]>=0.30"]
 PIP += ["django==5.2.*", "django-eventstream==5.3.4", "daphne>=4.1"]
 NPM = ["better-sse@0.16", "express@5"]
+MERCURE = "github.com/dunglas/mercure@v0.24.2"
 CENTRIFUGO = "github.com/centrifugal/centrifugo/v6@v6.9.1"
 
 
@@ -61,19 +62,33 @@ def go_hub() -> None:
     _go("build", "-o", str(BUILD / "hub"), str(PEERS / "hub.go"))
 
 
+def mercure() -> None:
+    """Mercure comes as a library: its own program is no module of the proxy's."""
+    if (BUILD / "mercure").exists():
+        return
+    folder = BUILD / "mercure-source"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PEERS / "mercure" / "main.go", folder)
+    if not (folder / "go.mod").exists():
+        _go("mod", "init", "benchmark", folder=folder)
+    _go("get", MERCURE, folder=folder)
+    _go("mod", "tidy", folder=folder)
+    _go("build", "-o", str(BUILD / "mercure"), ".", folder=folder)
+
+
 def centrifugo() -> None:
     if not (BUILD / "centrifugo").exists():
         _go("install", CENTRIFUGO)
 
 
-def _go(*arguments: str) -> None:
+def _go(*arguments: str, folder: Path = HERE) -> None:
     env = {"GOBIN": str(BUILD), "GOPATH": str(BUILD / "go"), "GOFLAGS": "-modcacherw"}
-    subprocess.run(["go", *arguments], check=True, env={**os.environ, **env})
+    subprocess.run(["go", *arguments], check=True, env={**os.environ, **env}, cwd=folder)
 
 
 def main() -> None:
     c_programs()
-    for make in (python_peers, node_peers, go_hub, centrifugo):
+    for make in (python_peers, node_peers, go_hub, mercure, centrifugo):
         try:
             make()
         except (OSError, subprocess.CalledProcessError) as err:

@@ -20,7 +20,8 @@ def get(path: str, headers: str = "") -> str:
 
 def post(path: str, body: str = "", headers: str = "") -> str:
     """Return a request whose body has the placeholders of ``c/load.c``."""
-    length = len(body.replace("@STAMP@", "0" * 14).replace("@CLIENT@", "0" * 12))
+    filled = body.replace("@STAMP@", "0" * 14).replace("@CLIENT@", "0" * 12)
+    length = len(filled.replace("@NUMBER@", "0" * 10))
     lines = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
     return f"{lines}{headers}\r\n{body}"
 

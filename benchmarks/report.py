@@ -22,7 +22,7 @@ def median(rounds: list[Figures]) -> Figures:
 
 def derived(figures: Figures) -> Figures:
     """Return a round's figures with what follows from them."""
-    cpu = max(figures["cpu"] - figures.get("asking_cpu", 0.0), 1e-9)
+    cpu = max(figures["cpu"], 1e-9)
     more: Figures = {"missing": figures["expected"] - figures["deliveries"]}
     if figures["deliveries"]:
         more["per_cpu_second"] = figures["deliveries"] / cpu
@@ -77,12 +77,19 @@ BESIDE: list[Column] = [
     ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
     ("the other thread keeps", lambda f: f"{100 * f['burner_keeps']:.0f} %"),
 ]
+BURST: list[Column] = [
+    ("messages", lambda f: count(f["messages"])),
+    ("deliveries per CPU-second", lambda f: count(f.get("per_cpu_second"))),
+    ("per second", lambda f: count(f.get("per_second"))),
+    ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
+]
 TABLES: dict[str, tuple[str, list[Column]]] = {
     "one": (
         "One message at a time to all",
         [
             ("deliveries per CPU-second", lambda f: count(f.get("per_cpu_second"))),
             ("CPU µs a delivery", lambda f: count(f.get("us_per_delivery"), 2)),
+            ("of it µs for asking", lambda f: _asking(f)),
             ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
             ("send returns in p50 / p99 / max ms", lambda f: _took(f)),
         ],
@@ -91,15 +98,13 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
         "Ordinary requests while one message after the other goes to all",
         [("request p50 / p99 / max ms", lambda f: times(f.get("ping"), "p50", "p99", "max"))],
     ),
-    "burst": (
-        "Bursts to all",
-        [
-            ("messages", lambda f: count(f["messages"])),
-            ("deliveries per CPU-second", lambda f: count(f.get("per_cpu_second"))),
-            ("per second", lambda f: count(f.get("per_second"))),
-            ("latency p50 / p99 ms", lambda f: times(f.get("latency"), "p50", "p99")),
-        ],
+    "burst": ("Bursts to all, from code in the server", BURST),
+    "burst_http": ("Bursts to all, published over HTTP", BURST),
+    "beside_pattern": (
+        "Bursts to all, beside one stream whose pattern matches nothing that is sent",
+        BURST,
     ),
+    "by_pattern": ("Bursts to all, who subscribe by a pattern", BURST),
     "users": (
         "Messages to single users",
         [
@@ -131,6 +136,13 @@ TABLES: dict[str, tuple[str, list[Column]]] = {
         ],
     ),
 }
+
+
+def _asking(figures: Figures) -> str:
+    """Return what of a delivery's cost is the request that asked for the message."""
+    if not figures["deliveries"]:
+        return "-"
+    return count(1e6 * figures.get("asking_cpu", 0.0) / figures["deliveries"], 2)
 
 
 def _took(figures: Figures) -> str:
@@ -184,24 +196,30 @@ def growth(rows: list[Row]) -> list[str]:
 
 
 def losses(rows: list[Row]) -> list[str]:
-    """Return a line for each row in which a delivery was missing, or came to some twice."""
+    """Return a line for each row in which streams did not get each message once, in one order."""
     said = []
     for row in rows:
-        missing = sum(one["missing"] for one in row.rounds)
-        if missing:
-            expected = sum(one["expected"] for one in row.rounds)
-            where = f"{row.host}, {row.clients:,} clients, {row.case}"
-            said.append(f"{where}: {missing:,} of {expected:,} deliveries are missing.\n")
-        elif any(_uneven(row.case, one) for one in row.rounds):
-            said.append(f"{row.host}, {row.clients:,} clients, {row.case}: not the same to all.\n")
+        wrong = next((text for one in row.rounds if (text := trouble(row.case, one))), "")
+        if wrong:
+            said.append(f"{row.host}, {row.clients:,} clients, {row.case}: {wrong}.\n")
     return said
 
 
-def _uneven(case: str, figures: Figures) -> bool:
-    return (
-        case in ("one", "ping", "burst", "burn", "burn_burst", "storm")
-        and figures["least"] != figures["most"]
-    )
+def trouble(case: str, figures: Figures) -> str:
+    """Say what was wrong with what the streams got; empty if each got all, once and in order.
+
+    Messages are told apart by their numbers.
+    """
+    missing = figures["expected"] - figures["deliveries"]
+    if missing:
+        return f"{missing:,} of {figures['expected']:,} deliveries are missing"
+    if case == "connect":
+        return ""
+    if case == "users":
+        return "" if figures["whole"] else "not each message came once"
+    if figures["odd"]:
+        return f"{figures['odd']:,} streams did not get each message once"
+    return f"{figures['reordered']:,} streams had another order" if figures["reordered"] else ""
 
 
 def doubts(rows: list[Row]) -> list[str]:

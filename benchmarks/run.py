@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.build import c_programs
-from benchmarks.report import Row, markdown, rows_of
+from benchmarks.report import Row, markdown, rows_of, trouble
 from benchmarks.session import Figures, Session
 from benchmarks.subjects import CASES, SUBJECTS, Subject
 from benchmarks.svg import chart
@@ -69,9 +69,9 @@ def _measure(
         left_out[subject.name] = f"at {clients:,} clients: {err}"
         return {}
     for case, figures in found.items():
-        missing = figures["expected"] - figures["deliveries"]
-        if missing and subject.ours:
-            raise SystemExit(f"{subject.name}, {clients:,} clients, {case}: {missing} are missing")
+        wrong = trouble(case, figures)
+        if wrong and subject.ours:
+            raise SystemExit(f"{subject.name}, {clients:,} clients, {case}: {wrong}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -26,7 +27,9 @@ BURSTS_SECONDS = 3  # after which no other burst begins
 USERS = 1_000
 TO_USERS = 2_000  # messages to single users
 MISSED = 10  # messages that a reconnect storm has missed
+BESIDE = "other:*"  # a pattern that matches nothing that is sent
 SUMS = {"deliveries", "expected", "seconds", "cpu", "failed", "lost", "count"}
+SUMS |= {"backwards", "odd", "reordered"}
 
 Figures = dict[str, Any]
 
@@ -57,10 +60,13 @@ class Session:
             "one": self._one,
             "ping": lambda: self._one(ping=1),
             "burst": self._burst,
+            "burst_http": self._burst_http,
+            "beside_pattern": self._beside_pattern,
             "burn": lambda: self._beside_burner(self._one),
             "burn_burst": lambda: self._beside_burner(self._burst),
             "storm": self._storm,
             "users": self._users,
+            "by_pattern": self._by_pattern,
         }
         for name, case in cases.items():
             if name in self.cases:
@@ -115,7 +121,7 @@ class Session:
     def _cost_of_asking(self) -> float:
         """Return the CPU seconds of a request that sends nothing, where code in the server sends.
 
-        That request is the benchmark's, not the server's: it is taken off one message at a time.
+        That request is the benchmark's, not the server's, and has a column of its own.
         """
         if not self.subject.in_process:
             return 0.0
@@ -130,8 +136,32 @@ class Session:
         return figures
 
     def _burst(self) -> Figures:
+        return self._bursts(lambda count: self.subject.trigger(count, 0))
+
+    def _burst_http(self) -> Figures:
+        return self._bursts(self.subject.http or (lambda count: self.subject.trigger(count, 0)))
+
+    def _beside_pattern(self) -> Figures:
+        """One more stream, of the same tenant, whose pattern matches nothing that is sent."""
+        path = self.subject.path.replace("topics=bench", f"topics={BESIDE}")
+        with socket.create_connection(("127.0.0.1", self.server.port)) as one:
+            request = self.subject.stream(path.replace("@CLIENT@", "9" * 12))
+            one.sendall(request.replace("@RESUME@", "").encode())
+            if not any(b"event: welcome" in part for part in iter(lambda: one.recv(65_536), b"")):
+                raise SystemExit(f"{self.subject.name}: the stream with a pattern was refused")
+            return self._burst()
+
+    def _by_pattern(self) -> Figures:
+        """The same streams, each of which asks for the topic by a pattern."""
+        path = self.subject.path.replace("topics=bench", "topics=*")
+        self.load.do("close")
+        self.load.say("stream", self.subject.stream(path))
+        self._open_all()
+        return self._burst()
+
+    def _bursts(self, by: Callable[[int], Trigger]) -> Figures:
         times, messages = next((one[1:] for one in BURSTS if self.clients <= one[0]), (1, 10))
-        trigger = self.subject.trigger(messages, 0)
+        trigger = by(messages)
         each = messages * self.clients // trigger.count
         rounds: list[Figures] = []
         while len(rounds) < times and sum(one["seconds"] for one in rounds) < BURSTS_SECONDS:

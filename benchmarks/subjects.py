@@ -15,20 +15,29 @@ from pathlib import Path
 from benchmarks.build import BUILD, PEERS, PYTHON
 from benchmarks.load import get, post
 from benchmarks.process import Server, free_port, gunicorn
+from benchmarks.servers.ours import PUBLISH_TOKEN
 from benchmarks.servers.triggers import PAD
 
 UUID = "00000000-0000-4000-8000-@CLIENT@"
+KEY = b"benchmark-benchmark-benchmark-12"  # of tokens that are made here
 OURS_PATH = f"/sse/stream?user_id={UUID}&topics=bench"
 CASES = {
     "connect": "connecting, and idle memory",
     "one": "one message at a time to all",
     "ping": "ordinary requests meanwhile",
-    "burst": "bursts to all",
+    "burst": "bursts to all, from code in the server",
+    "burst_http": "bursts to all, published over HTTP",
+    "beside_pattern": "bursts to all, beside one stream with a pattern that matches nothing",
+    "by_pattern": "bursts to all, who subscribe by a pattern",
     "users": "messages to single users",
     "burn": "one at a time beside a thread that burns CPU",
     "burn_burst": "bursts beside a thread that burns CPU",
     "storm": "all reconnect at once and get what they missed",
 }
+
+
+PATTERNS = frozenset({"beside_pattern", "by_pattern"})
+PLAIN = frozenset(CASES) - PATTERNS - {"storm", "burst_http"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,9 @@ class Subject:
     """One server under measurement.
 
     *trigger* makes what sends so many messages, to the topic or to users in turn.
-    *in_process* says that code in the server sends.  *head* says that a stream's
-    response begins before its first message.  *user_path* is for streams that get
-    messages to a single user, if *path* does not.
+    *in_process* says that code in the server sends; *http* makes what sends by requests
+    all the same.  *head* says that a stream's response begins before its first message.
+    *user_path* is for streams that get messages to a single user, if *path* does not.
     """
 
     name: str
@@ -62,10 +71,11 @@ class Subject:
     user_path: str = ""
     trigger: Callable[[int, int], Trigger] = from_code
     in_process: bool = True
+    http: Callable[[int], Trigger] | None = None
     ping: str = "/ping"
     head: bool = True
     most: int = 10_000
-    cases: frozenset[str] = frozenset(CASES) - {"storm"}
+    cases: frozenset[str] = PLAIN
     needs: tuple[str, ...] = ()
     ours: bool = False
 
@@ -83,9 +93,35 @@ def _limit(clients: int) -> Server:
     return Server([str(BUILD / "limit"), str(port)], port)
 
 
-def _hub(clients: int) -> Server:
+def _hub(*options: str) -> Callable[[int], Server]:
+    def start(clients: int) -> Server:
+        port = free_port()
+        return Server([str(BUILD / "hub"), str(port), *options], port)
+
+    return start
+
+
+def _mercure(clients: int) -> Server:
     port = free_port()
-    return Server([str(BUILD / "hub"), str(port)], port)
+    return Server([str(BUILD / "mercure"), str(port), KEY.decode()], port)
+
+
+def _to_mercure(count: int, users: int = 0) -> Trigger:
+    topic = UUID if users else "bench"
+    headers = f"Authorization: Bearer {_token({'mercure': {'publish': ['*']}})}\r\n"
+    headers += "Content-Type: application/x-www-form-urlencoded\r\n"
+    return Trigger(
+        post("/.well-known/mercure", f"topic={topic}&data=t=@STAMP@ n=@NUMBER@ {PAD}", headers),
+        count,
+        4,
+    )
+
+
+def _to_ours(count: int) -> Trigger:
+    body = '{"target": "topic", "topic": "bench", "event": "message", '
+    body += f'"data": "t=@STAMP@ n=@NUMBER@ {PAD}"}}'
+    headers = f"Authorization: Bearer {PUBLISH_TOKEN}\r\nContent-Type: application/json\r\n"
+    return Trigger(post("/sse/publish", body, headers), count, 4)
 
 
 def _better_sse(clients: int) -> Server:
@@ -139,7 +175,7 @@ def _nchan(clients: int) -> Server:
 
 def _to_nchan(count: int, users: int = 0) -> Trigger:
     channel = "u@CLIENT@" if users else "bench"
-    return Trigger(post(f"/pub?id={channel}", f"t=@STAMP@ {PAD}"), count, 4)
+    return Trigger(post(f"/pub?id={channel}", f"t=@STAMP@ n=@NUMBER@ {PAD}"), count, 4)
 
 
 def _centrifugo(clients: int) -> Server:
@@ -150,16 +186,16 @@ def _centrifugo(clients: int) -> Server:
 
 
 def _to_centrifugo(count: int, users: int = 0) -> Trigger:
-    body = f'{{"channel": "bench", "data": {{"text": "t=@STAMP@ {PAD}"}}}}'
+    body = f'{{"channel": "bench", "data": {{"text": "t=@STAMP@ n=@NUMBER@ {PAD}"}}}}'
     headers = "X-API-Key: benchmark\r\nContent-Type: application/json\r\n"
     return Trigger(post("/api/publish", body, headers), count, 4)
 
 
-def _token(key: bytes = b"benchmark") -> str:
-    """Return a JWT that subscribes an anonymous client to the topic."""
-    parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": "", "channels": ["bench"]}]
+def _token(claims: dict[str, object]) -> str:
+    """Return a JWT that says so, signed with the benchmark's key."""
+    parts = [{"alg": "HS256", "typ": "JWT"}, claims]
     text = b".".join(_base64(json.dumps(part).encode()) for part in parts)
-    return b".".join([text, _base64(hmac.digest(key, text, "sha256"))]).decode()
+    return b".".join([text, _base64(hmac.digest(KEY, text, "sha256"))]).decode()
 
 
 def _base64(data: bytes) -> bytes:
@@ -170,12 +206,29 @@ def _gunicorn(app: str, host: str) -> Callable[[int], Server]:
     return lambda clients: gunicorn(app, host, clients)
 
 
+def _over_sqlite(clients: int) -> Server:
+    folder = Path(tempfile.mkdtemp(prefix="bench-log-"))
+    log = f"sqlite:///{folder / 'log.db'}"
+    return gunicorn("over_a_log", "handoff", clients, folder=folder, BENCH_LOG=log)
+
+
 ALL = frozenset(CASES)
-NO_BURN = ALL - {"burn", "burn_burst", "storm"}
+CENTRIFUGO_TOKEN = _token({"sub": "", "channels": ["bench"]})  # subscribes an anonymous client
+NO_BURN = PLAIN - {"burn", "burn_burst"}
+OVER_HTTP = (NO_BURN | {"burst_http"}) - {"burst"}
 OURS = [
-    Subject("handoff", _gunicorn("ours", "handoff"), cases=ALL, ours=True),
-    Subject("gthread", _gunicorn("ours", "gthread"), cases=ALL, most=1000, ours=True),
-    Subject("gevent", _gunicorn("ours", "gevent"), cases=ALL, ours=True),
+    Subject("handoff", _gunicorn("ours", "handoff"), cases=ALL, ours=True, http=_to_ours),
+    Subject(
+        "gthread", _gunicorn("ours", "gthread"), cases=ALL, most=1000, ours=True, http=_to_ours
+    ),
+    Subject("gevent", _gunicorn("ours", "gevent"), cases=ALL, ours=True, http=_to_ours),
+    Subject(
+        "handoff-sqlite",
+        _over_sqlite,
+        cases=ALL - PATTERNS - {"burn", "burn_burst"},
+        ours=True,
+        http=_to_ours,
+    ),
     Subject("naive-gthread", _gunicorn("naive", "gthread"), most=1000),
     Subject("naive-gevent", _gunicorn("naive", "gevent")),
     Subject("limit", _limit, cases=NO_BURN, needs=(str(BUILD / "limit"),)),
@@ -188,18 +241,29 @@ PEER_SUBJECTS = [
         "/sub?id=u@CLIENT@",
         _to_nchan,
         in_process=False,
-        cases=ALL - {"burn", "burn_burst"},
+        cases=OVER_HTTP | {"storm"},
         needs=("nginx", "/usr/lib/nginx/modules/ngx_nchan_module.so"),
     ),
-    Subject("go-hub", _hub, cases=NO_BURN, needs=(str(BUILD / "hub"),)),
+    Subject("go-hub", _hub(), cases=NO_BURN, needs=(str(BUILD / "hub"),)),
+    Subject("go-hub-joins", _hub("join"), cases=NO_BURN, needs=(str(BUILD / "hub"),)),
+    Subject(
+        "mercure",
+        _mercure,
+        "/.well-known/mercure?topic=bench",
+        f"/.well-known/mercure?topic={UUID}",
+        _to_mercure,
+        in_process=False,
+        cases=OVER_HTTP,
+        needs=(str(BUILD / "mercure"),),
+    ),
     Subject(
         "centrifugo",
         _centrifugo,
-        f"/connection/uni_sse?cf_connect=%7B%22token%22%3A%22{_token()}%22%7D",
+        f"/connection/uni_sse?cf_connect=%7B%22token%22%3A%22{CENTRIFUGO_TOKEN}%22%7D",
         trigger=_to_centrifugo,
         in_process=False,
         ping="/health",
-        cases=NO_BURN - {"users"},  # it would take a token per client
+        cases=OVER_HTTP - {"users"},  # it would take a token per client
         needs=(str(BUILD / "centrifugo"),),
     ),
     Subject(

@@ -30,6 +30,10 @@ ROUND = {
     "kernel_bytes": 1024.0,
     "socket_bytes": 0.0,
     "threads": 3,
+    "odd": 0,
+    "reordered": 0,
+    "backwards": 0,
+    "whole": 1,
 }
 
 
@@ -43,11 +47,12 @@ def test_the_median_of_rounds_reaches_into_percentiles() -> None:
     assert median(rounds) == {"cpu": 2.0, "latency": {"p50_ms": 4.0}}
 
 
-def test_the_benchmarks_own_requests_are_not_the_servers_cost() -> None:
+def test_what_asking_costs_is_a_column_and_is_not_taken_off() -> None:
     figures = derived({**ROUND, "cpu": 0.003, "asking_cpu": 0.001})
+    text = markdown([row(cpu=0.003, asking_cpu=0.001)])
 
-    assert figures["per_cpu_second"] == pytest.approx(50_000)
-    assert figures["us_per_delivery"] == pytest.approx(20)
+    assert figures["us_per_delivery"] == pytest.approx(30)
+    assert "| 30.00 | 10.00 |" in text
 
 
 def test_a_missing_delivery_is_said() -> None:
@@ -56,8 +61,20 @@ def test_a_missing_delivery_is_said() -> None:
     ]
 
 
-def test_a_delivery_that_came_twice_to_one_and_never_to_another_is_said() -> None:
-    assert losses([row(least=9, most=11)]) == ["limit, 10 clients, one: not the same to all.\n"]
+@pytest.mark.parametrize(
+    ("case", "figures", "said"),
+    [
+        ("one", {"odd": 2}, "2 streams did not get each message once"),
+        ("burst", {"reordered": 3}, "3 streams had another order"),
+        ("users", {"whole": 0, "odd": 10}, "not each message came once"),
+    ],
+)
+def test_the_right_number_of_wrong_messages_is_said(case: str, figures: dict, said: str) -> None:
+    assert losses([row(case=case, **figures)]) == [f"limit, 10 clients, {case}: {said}.\n"]
+
+
+def test_messages_to_single_users_are_no_losses_of_the_other_streams() -> None:
+    assert losses([row(case="users", odd=10, reordered=9)]) == []
 
 
 def test_growth_compares_a_thousand_with_ten_thousand() -> None:

@@ -13,6 +13,15 @@ double now(void)
     return at.tv_sec + at.tv_nsec / 1e9;
 }
 
+/* Sums of these tell sets of numbers apart (the finalizer of splitmix64). */
+uint64_t mixed(uint64_t number)
+{
+    number += 0x9e3779b97f4a7c15ull;
+    number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9ull;
+    number = (number ^ number >> 27) * 0x94d049bb133111ebull;
+    return number ^ number >> 31;
+}
+
 void die(const char *what)
 {
     perror(what);
@@ -83,6 +92,8 @@ size_t fill(char *to, const char *text, unsigned long number, const char *id)
     while (*text) {
         if (!strncmp(text, "@STAMP@", 7)) {
             at += sprintf(at, "%014.6f", now()), text += 7;
+        } else if (!strncmp(text, "@NUMBER@", 8)) {
+            at += sprintf(at, "%010lu", (unsigned long)numbered++), text += 8;
         } else if (!strncmp(text, "@CLIENT@", 8)) {
             at += sprintf(at, "%012lu", number), text += 8;
         } else if (!strncmp(text, "@RESUME@", 8)) {

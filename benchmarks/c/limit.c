@@ -52,8 +52,9 @@ static size_t frame(char *to)
     static const char pad[] =
         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     char body[512];
-    int size = sprintf(body, "id: 31770698aadb-%lu\nevent: message\ndata: t=%014.6f %s\n\n",
-                       ++position, now(), pad);
+    int size = sprintf(body, "id: 31770698aadb-%lu\nevent: message\ndata: t=%014.6f n=%010lu %s\n\n",
+                       position, now(), position, pad);
+    position++;
     return sprintf(to, "%x\r\n%s\r\n", size, body);
 }
 

@@ -13,7 +13,7 @@
  *   stream TEXT                  the request of a stream, with \r\n escaped; @CLIENT@ is
  *                                its number in 12 digits, @RESUME@ the header of its last id
  *   request TEXT                 the publisher's; @STAMP@ is now, @CLIENT@ the message's number
- *                                modulo the streams
+ *                                modulo the streams, @NUMBER@ counts them without a gap
  *   ping TEXT                    an ordinary request
  *   open COUNT WINDOW HEAD EACH  open streams, WINDOW at a time; HEAD 1: each is open when its
  *                                response head is there, 0: when the request is sent; then
@@ -26,7 +26,11 @@
  *   close                        close the streams; what they last got stays known
  *
  * A delivery is a line that starts with "data" and has "t=0" with the rest of the sender's
- * CLOCK_MONOTONIC seconds, also across chunks and reads.
+ * CLOCK_MONOTONIC seconds, also across chunks and reads.  After it comes " n=" with the message's
+ * number; a sender numbers its messages without a gap.  `backwards` counts numbers that came
+ * to a stream after they or higher ones had, `odd` the streams that did not get each number of the
+ * command once, `reordered` those that got them in another order than the first stream;
+ * `whole` says that all streams together got each number once.
  */
 #include "load.h"
 
@@ -38,6 +42,7 @@ char stream_text[TEXT], request_text[TEXT], ping_text[TEXT];
 struct figures latencies, requests, tooks, pings;
 int ep, port, addresses, opened, total, failed, lost, ready_at_head, done, ping_on;
 unsigned long deliveries, sent;
+uint64_t numbered, lowest, highest;
 static double idle, opening, news, stall;
 
 static void turn(void)
@@ -64,8 +69,11 @@ static void begin(void)
     latencies.used = requests.used = tooks.used = pings.used = 0;
     deliveries = sent = done = 0;
     idle = 0, news = now();
-    for (int i = 0; i < total; i++)
-        streams[i].count = 0;
+    lowest = UINT64_MAX, highest = 0;
+    for (int i = 0; i < total; i++) {
+        struct stream *s = &streams[i];
+        s->count = s->backwards = 0, s->highest = s->set = s->order = 0;
+    }
 }
 
 static void report(double started, unsigned long expected)
@@ -73,15 +81,21 @@ static void report(double started, unsigned long expected)
     unsigned least = total ? UINT32_MAX : 0, most = 0;
     double whole = now() - started, seconds = expected ? news - started : whole;
 
+    unsigned long backwards = 0, odd = 0, reordered = 0;
+    uint64_t wanted = 0, all = 0;
+    for (uint64_t number = lowest; number <= highest; number++)
+        wanted += mixed(number);
     for (int i = 0; i < total; i++) {
         least = streams[i].count < least ? streams[i].count : least;
         most = streams[i].count > most ? streams[i].count : most;
+        all += streams[i].set, backwards += streams[i].backwards;
+        odd += streams[i].set != wanted, reordered += streams[i].order != streams[0].order;
     }
     printf("{\"deliveries\": %lu, \"expected\": %lu, \"least\": %u, \"most\": %u, \"messages\": %lu,"
            " \"streams\": %d, \"failed\": %d, \"lost\": %d, \"seconds\": %.6f, \"opening\": %.6f,"
-           " \"busy\": %.3f",
+           " \"busy\": %.3f, \"backwards\": %lu, \"odd\": %lu, \"reordered\": %lu, \"whole\": %d",
            deliveries, expected, least, most, sent, opened, failed, lost, seconds,
-           opening, 1 - idle / whole);
+           opening, 1 - idle / whole, backwards, odd, reordered, all == wanted);
     print_figures("latency", &latencies);
     print_figures("request", &requests);
     print_figures("took", &tooks);

@@ -19,7 +19,8 @@ struct stream {
     int chunk;  /* >0: bytes left; 0: in a size line; -1, -2: end of a chunk to skip */
     int length; /* as far as the size line is read */
     int filled;
-    unsigned count;
+    unsigned count, backwards;
+    uint64_t highest, set, order; /* of the numbers that its messages carry */
     char line[LINE], id[ID];
 };
 struct publisher {
@@ -38,9 +39,11 @@ extern char stream_text[TEXT], request_text[TEXT], ping_text[TEXT];
 extern struct figures latencies, requests, tooks, pings;
 extern int ep, port, addresses, opened, total, failed, lost, ready_at_head, done, ping_on;
 extern unsigned long deliveries, sent;
+extern uint64_t numbered, lowest, highest; /* messages that were published here; what came */
 
 /* basics.c */
 double now(void);
+uint64_t mixed(uint64_t number);
 void die(const char *what);
 void note(struct figures *figures, double value);
 void print_figures(const char *name, struct figures *f);

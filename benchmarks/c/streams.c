@@ -18,6 +18,15 @@ static void line_of_head(struct stream *s)
         s->state = BODY, s->chunk = 0, opened += ready_at_head;
 }
 
+static void take_number(struct stream *s, uint64_t number)
+{
+    s->backwards += s->count && number <= s->highest;
+    s->highest = number > s->highest || !s->count ? number : s->highest;
+    s->set += mixed(number), s->order = mixed(s->order ^ number);
+    lowest = number < lowest ? number : lowest;
+    highest = number > highest ? number : highest;
+}
+
 static void line_of_body(struct stream *s, double at)
 {
     if (!strncmp(s->line, "id:", 3)) {
@@ -27,7 +36,10 @@ static void line_of_body(struct stream *s, double at)
         const char *stamp = strstr(s->line, "t=0");
         if (!stamp)
             return;
-        note(&latencies, at - strtod(stamp + 2, NULL));
+        char *end;
+        note(&latencies, at - strtod(stamp + 2, &end));
+        if (!strncmp(end, " n=", 3))
+            take_number(s, strtoull(end + 3, NULL, 10));
         s->count++, deliveries++;
     }
 }

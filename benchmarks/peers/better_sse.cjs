@@ -7,7 +7,8 @@ const channel = createChannel();
 const users = new Map();
 const pad = "x".repeat(80);
 const now = () => Number(process.hrtime.bigint()) / 1e9; // CLOCK_MONOTONIC, as the load client's
-const text = () => `t=${now().toFixed(6).padStart(14, "0")} ${pad}`;
+let sent = 0;
+const text = () => `t=${now().toFixed(6).padStart(14, "0")} n=${String(sent++).padStart(10, "0")} ${pad}`;
 const userId = (number) => `00000000-0000-4000-8000-${String(number).padStart(12, "0")}`;
 
 app.get("/sse/stream", async (req, res) => {

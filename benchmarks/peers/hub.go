@@ -1,4 +1,5 @@
 // A hub in Go's standard library: a map of buffered channels, a goroutine per stream.
+// With a second argument, "join", what waits for a stream leaves in one write.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,6 +24,8 @@ type hub struct {
 	mu      sync.RWMutex
 	clients map[*client]bool
 	users   map[string]*client
+	joins   bool
+	sent    atomic.Uint64
 }
 
 func (h *hub) add(c *client) {
@@ -53,6 +57,9 @@ func (h *hub) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		case message := <-c.messages:
 			w.Write(message)
+			for waiting := len(c.messages); h.joins && waiting > 0; waiting-- {
+				w.Write(<-c.messages)
+			}
 			flusher.Flush()
 		}
 	}
@@ -86,7 +93,7 @@ func (h *hub) send(w http.ResponseWriter, r *http.Request) {
 	users, _ := strconv.Atoi(r.URL.Query().Get("users"))
 	started := time.Now()
 	for i := 0; i < count; i++ {
-		message := fmt.Appendf(nil, "data: t=%014.6f %s\n\n", monotonic(), pad)
+		message := fmt.Appendf(nil, "data: t=%014.6f n=%010d %s\n\n", monotonic(), h.sent.Add(1), pad)
 		if users > 0 {
 			h.toUser(fmt.Sprintf("00000000-0000-4000-8000-%012d", i%users), message)
 		} else {
@@ -98,7 +105,7 @@ func (h *hub) send(w http.ResponseWriter, r *http.Request) {
 }
 
 func main() {
-	h := &hub{clients: map[*client]bool{}, users: map[string]*client{}}
+	h := &hub{clients: map[*client]bool{}, users: map[string]*client{}, joins: len(os.Args) > 2 && os.Args[2] == "join"}
 	http.HandleFunc("GET /sse/stream", h.stream)
 	http.HandleFunc("POST /send", h.send)
 	http.HandleFunc("GET /ping", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "pong") })

@@ -12,12 +12,15 @@ from benchmarks.servers.triggers import add_triggers, text
 from sse_broker import Broker, create_blueprint
 
 TOPIC = "bench"
+PUBLISH_TOKEN = "benchmark-benchmark-benchmark-123"
 logging.getLogger("sse_broker.auth").setLevel(logging.ERROR)  # the default authenticator is meant
 
 
 def _app(name: str, broker: Broker) -> Flask:
     app = Flask(name)
-    app.register_blueprint(create_blueprint(broker), url_prefix="/sse")
+    app.register_blueprint(
+        create_blueprint(broker, publish_authenticator=PUBLISH_TOKEN), url_prefix="/sse"
+    )
     return add_triggers(
         app,
         lambda data: broker.send_to_topic(TOPIC, "message", data),

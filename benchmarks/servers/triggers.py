@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,12 @@ from flask import Flask, Response, jsonify, request
 from benchmarks.servers.burner import Burner
 
 PAD = "x" * 80
+_numbers = itertools.count()
 
 
 def text() -> str:
-    """Return a message of about 100 bytes that says when it was sent."""
-    return f"t={time.monotonic():014.6f} {PAD}"
+    """Return a message of about 100 bytes that says when it was sent, and which it is."""
+    return f"t={time.monotonic():014.6f} n={next(_numbers):010} {PAD}"
 
 
 def user_id(number: int) -> str:
