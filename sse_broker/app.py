@@ -33,7 +33,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     source = os.environ if config is None else config
     app = Flask("sse_broker.hub", static_folder=None)
-    app.config.update({key: value for key, value in source.items() if key.startswith("SSE_")})
+    ours = ("SSE_", "EVENTSTREAM_")  # of the second kind none is read: it is said that they are not
+    app.config.update({key: value for key, value in source.items() if key.startswith(ours)})
     authenticator = configured_authenticator(app.config)
     if authenticator is None:
         if str(source.get("SSE_DEV_AUTH", "")) not in ("1", "true", "True"):

@@ -8,6 +8,7 @@ table in the README are all read off the declarations in :class:`BrokerConfig`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +16,43 @@ from typing import Any
 
 from sse_broker.errors import InvalidConfig
 
-__all__ = ["OVERFLOW_POLICIES", "BrokerConfig", "Setting", "settings"]
+__all__ = ["KEYS", "OVERFLOW_POLICIES", "BrokerConfig", "Setting", "settings", "strangers"]
 
 OVERFLOW_POLICIES = ("catch_up", "disconnect", "drop_oldest", "drop_newest")
 HEARTBEAT_STYLES = ("event", "comment")
 PREFIX = "SSE_"
+
+
+KEYS = (
+    "SSE_CORS_ORIGINS",
+    "SSE_DEV_AUTH",
+    "SSE_JWT_ALGORITHMS",
+    "SSE_JWT_AUDIENCE",
+    "SSE_JWT_ISSUER",
+    "SSE_JWT_KEY",
+    "SSE_LOG_URL",
+    "SSE_PROXIES",
+    "SSE_PUBLISH_TOKEN",
+    "SSE_URL_PREFIX",
+)
+"""The keys that the extension and the hub read beside those of the settings."""
+
+OTHERS = ("SSE_REDIS_", "EVENTSTREAM_")
+PREDECESSORS = {
+    "SSE_REDIS_URL": "flask-sse's: set SSE_LOG_URL to that URL instead",
+    "SSE_REDIS_HOST": "flask-sse's: set SSE_LOG_URL=redis://host:port/0 instead",
+    "SSE_REDIS_PORT": "flask-sse's: set SSE_LOG_URL=redis://host:port/0 instead",
+    "SSE_REDIS_DB": "flask-sse's: set SSE_LOG_URL=redis://host:port/db instead",
+    "EVENTSTREAM_REDIS": "django-eventstream's: set SSE_LOG_URL=redis://host:port/db instead",
+    "EVENTSTREAM_STORAGE_CLASS": "django-eventstream's: the log keeps messages; set"
+    " SSE_HISTORY_SIZE to keep more than the last minute",
+    "EVENTSTREAM_CHANNELMANAGER_CLASS": "django-eventstream's: pass topic_resolver= and"
+    " authorizer= to SSE instead",
+    "EVENTSTREAM_ALLOW_ORIGINS": "django-eventstream's: set SSE_CORS_ORIGINS instead",
+    "EVENTSTREAM_ALLOW_ORIGIN": "django-eventstream's: set SSE_CORS_ORIGINS instead",
+    "EVENTSTREAM_ALLOW_CREDENTIALS": "django-eventstream's: origins in SSE_CORS_ORIGINS may send"
+    " credentials",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +230,27 @@ def settings() -> Iterator[Setting]:
     for field in dataclasses.fields(BrokerConfig):
         meta = field.metadata
         yield Setting(field.name, field.default, meta["unit"], meta["rule"].words, meta["help"])
+
+
+def strangers(values: Mapping[str, Any], prefix: str = PREFIX) -> list[str]:
+    """Return a sentence for each key of *values* that looks like ours and that nobody reads."""
+    known = {*KEYS, *(prefix + setting.name.upper() for setting in settings())}
+    found = []
+    for key in sorted(str(key) for key in values):
+        if key in known or not key.startswith((prefix, *OTHERS)):
+            continue
+        if key in PREDECESSORS:
+            found.append(f"{key} is {PREDECESSORS[key]}; it is ignored")
+            continue
+        near = difflib.get_close_matches(key, sorted(known), 1, 0.6)
+        if key.startswith("EVENTSTREAM_"):
+            hint = "it is django-eventstream's"
+        elif near:
+            hint = f"did you mean {near[0]}?"
+        else:
+            hint = "the settings are listed by python -m sse_broker.config"
+        found.append(f"{key} is no setting and is ignored; {hint}")
+    return found
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from flask import Flask
 
 from sse_broker import Broker
 from sse_broker.transport import watch
@@ -73,3 +75,11 @@ def engine(database_url: str) -> Iterator[Any]:
     engine = databases.connect(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def own_instance_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder where an app without a log keeps it is the test's own."""
+    monkeypatch.setattr(
+        Flask, "auto_find_instance_path", lambda app: str(tmp_path / f"{app.name}-instance")
+    )

@@ -41,6 +41,7 @@ TOPICS = ["metrics:host", "logs:*", "approval:process:*"]
 @pytest.fixture(autouse=True)
 def data(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("DEMO_DATA", str(tmp_path))
+    monkeypatch.setattr("sse_broker.web.extension.default_log", lambda _: "memory://")
     monkeypatch.setattr("samples.dashboard.EVERY", 0.01)
     monkeypatch.setattr("samples.progress.ROUNDS", 1)
 

@@ -67,6 +67,8 @@ class Streams:
         self._ticks: list[Callable[[], None]] = []
         self._parts: list[tuple[str, Callable[[], bool]]] = []
         self._dropped_said = self._failure_said = -60.0
+        self.is_served = False  # whether this process answers requests; a host says so
+        self._said_alone = False
 
     def describe(self) -> str:
         """Return this process's life and number of clients, for a ``repr``.  Never waits."""
@@ -213,7 +215,16 @@ class Streams:
 
     def published(self) -> None:
         """Count a message that this process sent."""
-        self.here().published()
+        here = self.here()
+        here.published()
+        if here.life is Life.NEW and not (self.log.shared or self.is_served or self._said_alone):
+            self._said_alone = True
+            _log.warning(
+                "a message was sent over %s, the log of one process, by a process that has no"
+                " streams: nobody gets it. Where another process serves the streams, both need"
+                " the same SSE_LOG_URL, sqlite:////path/to/sse.db or redis://host:6379/0",
+                self.log.url,
+            )
 
     def each_tick(self, act: Callable[[], None]) -> None:
         """Have the reaper call *act* about once a second, in every process that has streams."""

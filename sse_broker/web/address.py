@@ -16,6 +16,7 @@ from sse_broker.errors import InvalidConfig
 
 __all__ = ["client_address"]
 
+FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
 PREFIX = 64  # bits; whoever has an IPv6 address has at least such a network to choose from
 
 _log = logging.getLogger("sse_broker.address")
@@ -40,7 +41,29 @@ def client_address(request: Request, setting: str) -> str:
             _said.add(setting)
             _log.error("%s", error)
         raise error
+    _look_for_a_proxy(request, found, setting)
     return _normal(found)
+
+
+def _look_for_a_proxy(request: Request, found: str, setting: str) -> None:
+    """Say once that a proxy hides the clients' addresses, so that all count as one."""
+    if "proxy" in _said or "werkzeug.proxy_fix.orig" in request.environ:
+        return
+    names = [name for name in FORWARDED if name in request.headers]
+    try:
+        near = ipaddress.ip_address(found.partition("%")[0])
+    except ValueError:
+        return
+    if names and (near.is_private or near.is_loopback):
+        _said.add("proxy")
+        _log.warning(
+            "%s counts every client as %s, the address of the proxy in front, which sends %s;"
+            " wrap the app: app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1), of"
+            " werkzeug.middleware.proxy_fix (for the hub: SSE_PROXIES=1)",
+            setting,
+            found,
+            names[0],
+        )
 
 
 def _normal(text: str) -> str:

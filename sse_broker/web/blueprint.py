@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from sse_broker.broker import Broker
+from sse_broker.core.forks import process_id
 from sse_broker.core.streams import Streams
 from sse_broker.core.sync import patched, unpatched
 from sse_broker.errors import (
@@ -27,13 +28,17 @@ from sse_broker.errors import (
 )
 from sse_broker.limits import Rates
 from sse_broker.metrics import carry_over, exposition
+from sse_broker.servers import checks
 from sse_broker.servers.capacity import room_for_streams
+from sse_broker.servers.serverlog import speak
 from sse_broker.transport import watch
 from sse_broker.web import auth
 from sse_broker.web.address import client_address
 from sse_broker.web.asked import last_event_id
 from sse_broker.web.cors import AllowList
-from sse_broker.web.refusal import HEADERS, busy, refuse
+from sse_broker.web.default_log import WHY_MEMORY
+from sse_broker.web.refusal import HEADERS, busy, note, refuse
+from sse_broker.web.refused import refused_here
 from sse_broker.web.script import client_script
 from sse_broker.web.stream import Stream
 from sse_broker.wire.message import ALL_TENANTS, Message
@@ -96,6 +101,8 @@ def create_blueprint(
     rates = Rates(streams)
     blueprint = Blueprint(name, __name__)
 
+    _look_around(blueprint, broker)
+
     @blueprint.before_request
     def check_origin() -> None:
         if request.method != "OPTIONS":
@@ -111,6 +118,8 @@ def create_blueprint(
 
     @blueprint.errorhandler(HTTPException)
     def answer_http(error: HTTPException) -> Any:
+        if error.code and error.code >= 400:
+            note(f"{error.code} {error.name}", error.code, str(error.description))
         return error if error.response else (jsonify(error=error.description), error.code)
 
     @blueprint.get("/stream")
@@ -122,6 +131,7 @@ def create_blueprint(
         return client_script(request)
 
     streams.each_tick(lambda: carry_over(streams))
+    streams.each_tick(lambda: refused_here().say_due())
     streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
@@ -207,6 +217,20 @@ def _check_server(environ: Mapping[str, Any]) -> None:
         )
 
 
+def _look_around(blueprint: Blueprint, broker: Broker) -> None:
+    """Say in the server's log what is wrong with it: at once, and at a process's first request."""
+    looked: set[int] = set()
+    speak()
+    blueprint.record_once(lambda _: checks.say(broker.log.shared))
+
+    @blueprint.before_app_request
+    def look_once_more() -> None:
+        if process_id() not in looked:
+            looked.add(process_id())
+            broker.streams.is_served = True
+            checks.say(broker.log.shared, request.environ)
+
+
 def add_health(host: Flask | Blueprint, broker: Broker) -> None:
     """Add ``healthz``, ``readyz`` and ``metrics`` to *host*, an app or a blueprint."""
 
@@ -216,9 +240,16 @@ def add_health(host: Flask | Blueprint, broker: Broker) -> None:
 
     @host.get("/readyz")
     def readyz() -> Response:
-        checks = broker.health()
-        well = all(checks.values())
-        response = jsonify(status="ok" if well else "unavailable", checks=checks)
+        parts, why = broker.health(), {}
+        for finding in checks.examine(broker.log.shared, request.environ):
+            why[finding.name] = finding.text
+            if finding.is_unready:
+                parts[finding.name] = False
+        if WHY_MEMORY in current_app.extensions:
+            why["log"] = current_app.extensions[WHY_MEMORY]
+        well = all(parts.values())
+        told = {"why": why} if why else {}
+        response = jsonify(status="ok" if well else "unavailable", checks=parts, **told)
         response.status_code = 200 if well else 503
         return response
 

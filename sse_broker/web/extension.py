@@ -15,8 +15,10 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core.ports import Authorizer
 from sse_broker.core.sending import Sender
 from sse_broker.errors import BrokerError, InvalidConfig, LogUnavailable
+from sse_broker.servers.serverlog import speak
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
+from sse_broker.web.default_log import default_log, say_strangers
 from sse_broker.wire.message import Message
 
 __all__ = ["SSE", "current_broker"]
@@ -30,7 +32,8 @@ class SSE(Sender[str]):
     """Server push for one Flask app, or for each of several from a factory.
 
     Configuration keys: ``SSE_URL_PREFIX`` (``/sse``), ``SSE_LOG_URL``
-    (``memory://``), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
+    (:func:`~sse_broker.web.default_log.default_log`: SQLite in the app's instance
+    folder), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
     ``SSE_JWT_ALGORITHMS`` (``HS256``), ``SSE_JWT_AUDIENCE``, ``SSE_JWT_ISSUER``,
     ``SSE_CORS_ORIGINS``, and ``SSE_<SETTING>`` for every setting of
     :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
@@ -67,9 +70,11 @@ class SSE(Sender[str]):
         if "sse" in app.extensions:
             raise InvalidConfig("this app has the extension already")
         config = app.config
+        speak()
+        say_strangers(config)
         broker = self._given or Broker(
             BrokerConfig.from_mapping(config),
-            log=config.get("SSE_LOG_URL") or "memory://",
+            log=config.get("SSE_LOG_URL") or default_log(app),
             authorizer=self._authorizer,
         )
         blueprint = create_blueprint(

@@ -13,12 +13,14 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Request, Response, jsonify
+from flask import Request, Response, has_request_context, jsonify
+from flask import request as current_request
 
 from sse_broker import errors
+from sse_broker.web.refused import refused_here
 from sse_broker.wire.message import library_frame, retry_frame
 
-__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "hang_up", "refuse", "status_of"]
+__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "hang_up", "note", "refuse", "status_of"]
 
 STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidUserID: 400,
@@ -50,8 +52,25 @@ def status_of(error: errors.BrokerError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
+def note(kind: str, status: int, reason: str) -> None:
+    """Have the current request's refusal said in the server's log."""
+    if has_request_context():
+        path = repr(current_request.path)[1:-1][:100]
+        refused_here().note(kind, f"{current_request.method} {path}", status, reason)
+
+
 def refuse(error: errors.BrokerError) -> Response:
-    """Return an error as JSON: ``{"error": ..., "field": ...}``."""
+    """Return an error as JSON, ``{"error": ..., "field": ...}``, and have it logged."""
+    note(_kind(error), status_of(error), str(error))
+    return _as_json(error)
+
+
+def _kind(error: errors.BrokerError) -> str:
+    limited = isinstance(error, errors.TooManyConnections | errors.TooManyRequests)
+    return f"{type(error).__name__} {error.field if limited else ''}"
+
+
+def _as_json(error: errors.BrokerError) -> Response:
     body = {"error": str(error)}
     if error.field:
         body["field"] = error.field
@@ -69,7 +88,8 @@ def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
     """Return a refusal for now, in the form that makes this kind of client come back."""
     accepts = request.headers.get("Accept", "").partition(";")[0].strip().lower()
     plain = accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
-    response = Response(busy_frames(error, retry), headers=HEADERS) if plain else refuse(error)
+    note(_kind(error), 200 if plain else status_of(error), str(error))
+    response = Response(busy_frames(error, retry), headers=HEADERS) if plain else _as_json(error)
     connection = request.environ.get("gunicorn.socket")
     response.call_on_close(lambda: hang_up(connection))
     return response

@@ -1,0 +1,71 @@
+"""What a real server says of itself in its own log, before or at the first refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live.servers import Server, free_port, gunicorn, until
+
+pytestmark = pytest.mark.live
+
+KINDS = {
+    "one thread": (("-k", "gthread"), "WARNING", "gthread worker has 1 thread"),
+    "sync": (("-k", "sync"), "ERROR", "sync worker serves one request at a time"),
+    "memory, two workers": (
+        ("-k", "gevent", "-w", "2"),
+        "WARNING",
+        "2 processes serve this application and the log is memory://",
+    ),
+    "memory, preloaded": (
+        ("-k", "gevent", "-w", "2", "--preload"),
+        "WARNING",
+        "2 processes serve this application and the log is memory://",
+    ),
+    "descriptors": (
+        ("-k", "gevent", "--worker-connections", "99999999"),
+        "WARNING",
+        "worker_connections is 99999999",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_servers_log_names_the_mistake_and_its_cure_once(kind: str, tmp_path: Path) -> None:
+    options, level, sentence = KINDS[kind]
+    port = free_port()
+    server = Server(
+        gunicorn(port, *options, app="sse_broker.app:create_app()"),
+        port,
+        SSE_DEV_AUTH="1",
+        SSE_LOG_URL="memory://",
+    )
+    written = tmp_path / "log"
+    try:
+        server.start(written)
+        until(lambda: sentence in written.read_text(), 5)
+        server.ask("GET", "/healthz")
+        lines = [line for line in written.read_text().split("\n") if sentence in line]
+        assert len(lines) == 1
+        assert f"[{level}]" in lines[0]
+    finally:
+        server.stop()
+
+
+def test_a_refused_stream_is_in_the_servers_log(tmp_path: Path) -> None:
+    port = free_port()
+    server = Server(
+        gunicorn(port, "-k", "sync", app="sse_broker.app:create_app()"),
+        port,
+        SSE_DEV_AUTH="1",
+        SSE_LOG_URL="memory://",
+    )
+    written = tmp_path / "log"
+    try:
+        server.start(written)
+        assert server.ask("GET", "/sse/stream?user_id=" + "0" * 31 + "1")[0] == 500
+        until(lambda: "was refused (500)" in written.read_text(), 5)
+        assert "[WARNING] GET /sse/stream was refused" in written.read_text()
+    finally:
+        server.stop()
