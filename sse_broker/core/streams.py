@@ -67,7 +67,8 @@ class Streams:
         self._ticks: list[Callable[[], None]] = []
         self._parts: list[tuple[str, Callable[[], bool]]] = []
         self._dropped_said = self._failure_said = -60.0
-        self.is_served = False  # whether this process answers requests; a host says so
+        self.is_hosted = False  # whether an application means to serve streams of this broker
+        self.is_served = False  # whether this process, or the one it was forked from, does
         self._said_alone = False
 
     def describe(self) -> str:
@@ -217,7 +218,8 @@ class Streams:
         """Count a message that this process sent."""
         here = self.here()
         here.published()
-        if here.life is Life.NEW and not (self.log.shared or self.is_served or self._said_alone):
+        said = self.log.shared or self.is_served or self._said_alone or not self.is_hosted
+        if here.life is Life.NEW and not said:
             self._said_alone = True
             _log.warning(
                 "a message was sent over %s, the log of one process, by a process that has no"

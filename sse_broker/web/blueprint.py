@@ -220,6 +220,7 @@ def _check_server(environ: Mapping[str, Any]) -> None:
 def _look_around(blueprint: Blueprint, broker: Broker) -> None:
     """Say in the server's log what is wrong with it: at once, and at a process's first request."""
     looked: set[int] = set()
+    broker.streams.is_hosted = True
     speak()
     blueprint.record_once(lambda _: checks.say(broker.log.shared))
 

@@ -200,6 +200,7 @@ def test_a_proxy_that_hides_addresses_is_said_where_they_are_counted(header, cap
 
 def test_a_process_without_streams_that_sends_over_memory_is_told_once(caplog) -> None:
     alone = Broker()
+    create_blueprint(alone)
     for _ in range(2):
         alone.broadcast("e", "x")
     assert [r.levelname for r in caplog.records] == ["WARNING"]
