@@ -31,6 +31,7 @@ __all__ = ["Reader"]
 READ_RECORDS = 256  # one read of the log, at most
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0  # seconds between looks at a log that cannot be read
 CHUNK_BYTES = 64 * 1024  # one write; bounds what a stuck reader keeps waiting, beside its queue
+_LIVE = comment_frame("live")  # what was missed has been said; for client.js, others pass it over
 
 
 class Reader:
@@ -149,6 +150,7 @@ class Reader:
             "client_id": self.client.id,
             "resumed": resumed,
             "heartbeat": self._heartbeat_interval,  # how long silence is no sign of death
+            "identity": self.client.identity.digest,  # tabs that share a stream compare it
         }
         return b": sse_broker\n%b%b%b" % (
             retry_frame(self._retry()),
@@ -184,6 +186,7 @@ class Reader:
                     return
             elif not self.client.caught_up():
                 self._replaying = False
+                self._chunks.append(_LIVE)
                 return
 
     def _wanted(self, records: Sequence[Record]) -> list[Record]:

@@ -127,7 +127,7 @@ class Message:
         if self.id:
             check_id(self.id)
         self._check_address(put)
-        put(self, "body", _body(event, data, self.retry))
+        put(self, "body", _body(event, data, self.retry, self.topic))
 
     def _check_address(self, put: Any) -> None:
         tenant = self.tenant_id
@@ -293,9 +293,12 @@ def _checked_event(event: str, reserved: frozenset[str]) -> str:
     return event
 
 
-def _body(event: str, data: str, retry: int | None) -> bytes:
+def _body(event: str, data: str, retry: int | None, topic: str = "") -> bytes:
+    # A field that the standard does not know is ignored (HTML standard, 9.2.6); client.js reads it.
+    head = f"topic: {topic}\n" if topic else ""
     # "message" is what a stream without an event line means (HTML standard, 9.2.6).
-    head = "" if event == "message" else f"event: {event}\n"
+    if event != "message":
+        head += f"event: {event}\n"
     if retry is not None:
         head += f"retry: {check_retry(retry)}\n"
     if "\n" in data or "\r" in data:

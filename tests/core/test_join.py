@@ -5,6 +5,7 @@ Order is forced by a log that does something at the very moment of a read.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,9 @@ class GatedLog(MemoryLog):
         self.given += len(records)
         self.after(self.reads)
         return records
+
+
+WHO = [(1, (), 1), (1, (), 1), (1, (), 2), (1, (), None), (2, (), 1), ("1,1", (), None)]
 
 
 def make(**settings: object) -> tuple[Broker, GatedLog]:
@@ -94,6 +98,30 @@ def test_a_message_between_registering_and_the_first_byte_of_a_fresh_stream_arri
 
         expect(tab.read_on(), 1)
         assert [event.event for event in tab.events] == ["welcome", "e"]
+
+
+def test_a_stream_says_when_all_that_was_missed_is_told() -> None:
+    broker, _ = make()
+    with broker:
+        tab = Tab(broker).connect().read_on().leave()
+        say(broker, 1)
+        reader = tab.connect().reader
+
+        chunks = [reader.next(0) for _ in range(3)]
+
+        assert b"data: 1\n" in chunks[1]
+        assert chunks[2] == b": live\n\n"
+
+
+def test_welcome_tells_the_same_user_of_the_same_tenant_from_all_others() -> None:
+    broker, _ = make()
+    with broker:
+        tabs = [Tab(broker, *who).connect().read_on() for who in WHO]
+
+        first, again, *others = [json.loads(tab.events[0].data)["identity"] for tab in tabs]
+
+        assert first == again
+        assert len({first, *others}) == 1 + len(others)
 
 
 def test_a_fresh_stream_gets_nothing_that_is_older() -> None:

@@ -25,6 +25,7 @@ from sse_broker import (
 )
 from sse_broker.wire.ids import normal_user_id
 from sse_broker.wire.message import comment_frame, retry_frame
+from sse_broker.wire.parse import Event, Parser
 
 CONTROLS = ["\n", "\r", "\r\n", "\0", "\x1b", "\x7f", "\x85"]
 
@@ -72,6 +73,13 @@ def test_the_frame_has_its_fields_in_order() -> None:
     assert message.frame == b"id: i-1\nevent: e\nretry: 5000\ndata: a\ndata: b\n\n"
     assert retry_frame(1000) == b"retry: 1000\n\n"
     assert comment_frame("x") == b": x\n\n"
+
+
+def test_a_frame_says_its_topic_in_a_field_that_other_clients_ignore() -> None:
+    message = Message(Target.TOPIC, "x", "e", topic="orders:7", id="i-1")
+
+    assert message.frame == b"id: i-1\ntopic: orders:7\nevent: e\ndata: x\n\n"
+    assert Parser().feed(message.frame) == [Event("e", "x", "i-1")]
 
 
 def test_an_empty_event_still_has_its_data_line() -> None:
