@@ -294,7 +294,9 @@ class Client:
             return False
         if message.target is Target.BROADCAST or message.topic in self.names:
             return True
-        return any(matches(pattern, message.topic) for pattern in self.patterns)
+        if len(message.topics) > 1 and not self.names.isdisjoint(message.topics):
+            return True
+        return any(matches(pattern, topic) for pattern in self.patterns for topic in message.topics)
 
     def offer(self, record: Record) -> bool:
         """Queue *record* and say whether it was taken.  Any thread; never blocks.

@@ -25,6 +25,7 @@ from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.core.sync import let_others_run
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
+from sse_broker.wire.topics import matches
 
 __all__ = ["Reader"]
 
@@ -276,17 +277,28 @@ class Reader:
         assert isinstance(message, Message)
         if message.target is not Target.TOPIC or message.topic in self.client.names:
             return True
+        if len(message.topics) == 1:
+            return self._allows_topic(message.topic)
+        if not self.client.names.isdisjoint(message.topics):
+            return True
+        return any(
+            self._allows_topic(topic)
+            for topic in message.topics
+            if any(matches(pattern, topic) for pattern in self.client.patterns)
+        )
+
+    def _allows_topic(self, topic: str) -> bool:
         memo = self._allowed = {} if self._allowed is None else self._allowed
-        allowed = memo.get(message.topic)
+        allowed = memo.get(topic)
         if allowed is None:
             assert self._authorizer is not None
             try:
-                allowed = bool(self._authorizer(self.client.identity, message.topic))
+                allowed = bool(self._authorizer(self.client.identity, topic))
             except Exception:  # the application's; what it would have said is not known
                 self._on_failure()
                 return False
             if len(memo) < 10_000:  # bounded: topics may hold ids
-                memo[message.topic] = allowed
+                memo[topic] = allowed
         return allowed
 
 

@@ -252,11 +252,14 @@ class Registry:
             return (
                 self._all.snapshot() if tenant is ALL_TENANTS else self._tenants.get(_key(tenant))
             )
-        if tenant is not ALL_TENANTS:
-            return self._match_topic(_key(tenant), message.topic)
-        return tuple(
-            client for one in self._tenants for client in self._match_topic(one, message.topic)
-        )
+        tenants = tuple(self._tenants) if tenant is ALL_TENANTS else (_key(tenant),)
+        if len(tenants) == len(message.topics) == 1:
+            return self._match_topic(tenants[0], message.topic)
+        reached: dict[Client, None] = {}
+        for one in tenants:
+            for topic in message.topics:
+                reached.update(dict.fromkeys(self._match_topic(one, topic)))
+        return tuple(reached)
 
     def _match_topic(self, tenant: str | None, topic: str) -> tuple[Client, ...]:
         named = self._topics.get((tenant, topic))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from sse_broker.config import BrokerConfig
 from sse_broker.errors import InvalidMessage, MessageTooLarge, TopicsNotEnabled
 from sse_broker.wire.ids import UserID
 from sse_broker.wire.message import AllTenants, Message, Target
+from sse_broker.wire.topics import check_names
 
 __all__ = ["Publisher", "Sender", "check_message"]
 
@@ -33,6 +35,10 @@ class Sender(Generic[Returned]):
     the same id is not sent again while the log remembers the first one.  *retry*
     is the client's reconnection time from then on, in milliseconds.
 
+    With *retain* the message is kept as the state of its addressee: a stream that
+    begins later gets it first.  The next one to the same tenant, addressee and event
+    takes its place; after *retain_for* seconds (which says *retain* too) it is gone.
+
     What is returned, whether the call waits, and what else it raises is said by
     the ``publish`` of the class: a broker's sends now and returns the message's id.
     """
@@ -46,6 +52,8 @@ class Sender(Generic[Returned]):
         tenant_id: UserID | AllTenants | None = None,
         id: str = "",
         retry: int | None = None,
+        retain: bool = False,
+        retain_for: float | None = None,
     ) -> Returned:
         """Send to every stream of one user.
 
@@ -56,31 +64,47 @@ class Sender(Generic[Returned]):
         :raises LogUnavailable: the message was not recorded and nobody gets it.
         """
         return self.publish(
-            Message(Target.USER, data, event, user_id, "", tenant_id, id=id, retry=retry)
+            Message(
+                *(Target.USER, data, event, user_id, "", tenant_id),
+                id=id,
+                retry=retry,
+                retain=retain,
+                retain_for=retain_for,
+            )
         )
 
     def send_to_topic(
         self,
-        topic: str,
+        topic: str | Iterable[str],
         event: str,
         data: Any,
         *,
         tenant_id: UserID | AllTenants | None = None,
         id: str = "",
         retry: int | None = None,
+        retain: bool = False,
+        retain_for: float | None = None,
     ) -> Returned:
-        """Send to every stream that subscribes to *topic*.
+        """Send to every stream that subscribes to *topic*, or to one of several topics.
 
+        A stream that subscribes to more than one of them gets the message once.
         Without *tenant_id* the message reaches the streams that have no tenant;
         ``ALL_TENANTS`` means every tenant.
 
-        :raises InvalidTopic: *topic* is empty or a pattern.
+        :raises InvalidTopic: *topic*, or one of them, is empty or a pattern.
         :raises InvalidMessage: the message cannot be sent as it is meant.
         :raises TopicsNotEnabled: ``enable_topics`` is off.
         :raises LogUnavailable: the message was not recorded and nobody gets it.
         """
         return self.publish(
-            Message(Target.TOPIC, data, event, None, topic, tenant_id, id=id, retry=retry)
+            Message(
+                *(Target.TOPIC, data, event, None, "", tenant_id),
+                id=id,
+                retry=retry,
+                topics=check_names(topic),
+                retain=retain,
+                retain_for=retain_for,
+            )
         )
 
     def broadcast(

@@ -46,7 +46,8 @@ from sse_broker.wire.message import ALL_TENANTS, Message
 __all__ = ["add_health", "create_blueprint"]
 
 PUBLISH_FIELDS = frozenset(
-    {"target", "user_id", "topic", "tenant_id", "all_tenants", "event", "data", "id", "retry"}
+    {"target", "user_id", "topic", "topics", "tenant_id", "all_tenants"}
+    | {"event", "data", "id", "retry", "retain", "retain_for"}
 )
 
 

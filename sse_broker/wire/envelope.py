@@ -20,8 +20,8 @@ MAX_BYTES = 64 * 1024 * 1024  # no setting allows more; a bound for what is pars
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _ASCII = json.JSONEncoder(separators=(",", ":"))
-_OPTIONAL = ("user_id", "topic", "id", "retry")
-_KNOWN = ("target", "data", "event", "tenant_id", "created_at", *_OPTIONAL)
+_OPTIONAL = ("user_id", "topic", "id", "retry", "retain_for")
+_KNOWN = ("target", "data", "event", "tenant_id", "created_at", "topics", "retain", *_OPTIONAL)
 
 
 def pack(entry: Message | Command, *, ascii: bool = False) -> bytes:
@@ -37,6 +37,11 @@ def _fields(entry: Message | Command) -> dict[str, Any]:
         value = getattr(entry, name)
         if value:
             fields[name] = value
+    if len(entry.topics) > 1:  # not one of them: who does not know of several must not take it
+        del fields["topic"]
+        fields["topics"] = entry.topics
+    if entry.retain:
+        fields["retain"] = True
     if entry.tenant_id is ALL_TENANTS:
         fields["all_tenants"] = True
     elif entry.tenant_id is not None:

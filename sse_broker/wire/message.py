@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from sse_broker.errors import InvalidMessage
 from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
-from sse_broker.wire.topics import check_name
+from sse_broker.wire.topics import check_name, check_names
 
 __all__ = [
     "ALL_TENANTS",
@@ -37,6 +37,7 @@ __all__ = [
 
 MIN_RETRY, MAX_RETRY = 1_000, 60_000  # 0 makes Chromium reconnect without pause
 MAX_EVENT_CHARS = 256
+MAX_RETAIN_FOR = 1e9  # seconds, 31 years; a bound for what logs can write
 
 # str.splitlines() is wrong here: it also splits at U+2028, U+0085 and others.
 _LINE_END = re.compile(r"\r\n|\r|\n")  # HTML standard, 9.2.5
@@ -98,6 +99,11 @@ class Message:
     log gives one.  ``retry`` is in milliseconds; ``None``, the default, leaves
     the reconnection time as the stream said it (setting ``retry``, 3000).
 
+    ``topics`` are all topics of a message that is for several; ``topic`` is the
+    first of them.  ``retain`` keeps the message for streams that begin later, until
+    the next one of the same tenant, addressee and event, or for ``retain_for``
+    seconds, which says ``retain`` too.
+
     :raises InvalidMessage: a field cannot be sent as it is meant; ``.field`` says which.
     :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
     :raises InvalidTopic: *topic* is empty or a pattern.
@@ -112,6 +118,9 @@ class Message:
     id: str = ""
     retry: int | None = None
     created_at: dt.datetime = dataclasses.field(default_factory=_now, compare=False)
+    topics: tuple[str, ...] = ()
+    retain: bool = False
+    retain_for: float | None = None
     body: bytes = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -138,9 +147,26 @@ class Message:
         elif self.user_id is not None:
             raise InvalidMessage(f"a {self.target} message takes no user_id", field="user_id")
         if self.target is Target.TOPIC:
-            check_name(self.topic)
-        elif self.topic:
+            topics = check_names(self.topics or check_name(self.topic))
+            if self.topics and self.topic not in ("", topics[0]):
+                raise InvalidMessage("topic or topics, not both", field="topics")
+            put(self, "topics", topics)
+            put(self, "topic", topics[0])
+        elif self.topic or self.topics:
             raise InvalidMessage(f"a {self.target} message takes no topic", field="topic")
+        if self.retain or self.retain_for is not None:
+            self._check_retain(put)
+
+    def _check_retain(self, put: Any) -> None:
+        if self.retain not in (True, False):
+            raise InvalidMessage("retain is true or false", field="retain")
+        if self.target is Target.BROADCAST:
+            raise InvalidMessage(
+                "a broadcast cannot be retained; send to a topic that everybody reads",
+                field="retain",
+            )
+        put(self, "retain_for", check_retain_for(self.retain_for))
+        put(self, "retain", True)
 
     def with_id(self, id: str) -> Message:
         """Return this message under *id*, without checking or encoding anything again."""
@@ -223,6 +249,23 @@ def check_retry(retry: int) -> int:
             field="retry",
         )
     return retry
+
+
+def check_retain_for(seconds: float | None) -> float | None:
+    """Return for how long a message is retained: seconds, or ``None`` for ever.
+
+    :raises InvalidMessage: not a finite number above 0.
+    """
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds <= MAX_RETAIN_FOR:
+        raise InvalidMessage(
+            f"retain_for must be a number of seconds above 0, at most {MAX_RETAIN_FOR:g},"
+            f" not {seconds!r}",
+            field="retain_for",
+        )
+    return float(seconds)
 
 
 def encode_data(data: Any) -> str:

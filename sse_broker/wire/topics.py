@@ -15,13 +15,25 @@ two names that look alike are two topics, and a grant for one is none for the ot
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 
 from sse_broker.errors import InvalidTopic
 
-__all__ = ["MAX_TOPIC_BYTES", "check_name", "check_pattern", "covers", "is_pattern", "matches"]
+__all__ = [
+    "MAX_TOPICS",
+    "MAX_TOPIC_BYTES",
+    "check_name",
+    "check_names",
+    "check_pattern",
+    "covers",
+    "is_pattern",
+    "matches",
+]
 
 MAX_TOPIC_BYTES = 512
+MAX_TOPICS = 64  # that one message may be sent to
 
 # C0 and C1 controls, DEL, and the two Unicode line ends: none can be seen in a
 # log line, and NUL has made keys collide elsewhere.
@@ -43,6 +55,32 @@ def check_name(topic: str) -> str:
     if _is_name(topic):
         return topic
     raise InvalidTopic(f"{topic!r} is a pattern; send to a name", field="topic")
+
+
+def check_names(topics: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the topics that one message is sent to, each once: one name, or several.
+
+    :raises InvalidTopic: as :func:`check_name` for one of them, or there are none,
+        or more than 64.
+    """
+    if isinstance(topics, str):
+        return _alone(topics)
+    if isinstance(topics, bytes | Mapping) or not isinstance(topics, Iterable):
+        raise InvalidTopic(
+            f"a topic is a string, or several in a list, not {type(topics).__name__}",
+            field="topic",
+        )
+    found = tuple(dict.fromkeys(check_name(one) for one in islice(topics, MAX_TOPICS + 1)))
+    if not found:
+        raise InvalidTopic("the list is empty", field="topic")
+    if len(found) > MAX_TOPICS:
+        raise InvalidTopic(f"a message goes to at most {MAX_TOPICS} topics", field="topic")
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _alone(topic: str) -> tuple[str]:
+    return (check_name(topic),)
 
 
 def check_pattern(topic: str) -> str:

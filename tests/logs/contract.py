@@ -232,6 +232,7 @@ class LogContract:
                 Target.USER, "a\nb\u2028", "e", user_id="u", tenant_id="t", id="own", retry=2000
             ),
             Message(Target.TOPIC, {"n": [1, None, "ä"]}, topic="a:b", tenant_id=ALL_TENANTS),
+            Message(Target.TOPIC, "x", topics=["b", "a:b"], retain_for=2.5),
             Message(Target.BROADCAST, ""),
         ]
         for one in sent:

@@ -37,7 +37,9 @@ sse = SSE(app, authenticator=jwt_authenticator("k" * 32, algorithms=["HS256"]))
 
 message_id: str = broker.send_to_user(uuid.uuid4(), "notification", {"title": "x"})
 message_id = broker.send_to_topic("a:b", "event", "text", tenant_id="t", id="order-1")
+message_id = broker.send_to_topic(["project:7", "user:3"], "event", "text", retain=True)
 message_id = broker.broadcast("event", ["x", 1], tenant_id=ALL_TENANTS, retry=5000)
+moment: str = broker.last_event_id()
 frame: bytes = format_event("event", {"a": 1})
 total: int = broker.get_stats().total_clients
 users: list[str] = broker.get_online_users()
@@ -52,7 +54,7 @@ current = scoped_session(sessionmaker(engine))
 maybe_id: str | None = broker.after_commit(current).send_to_user(7, "event", {"a": 1})
 with Session(engine) as session, engine.begin() as connection:
     maybe_id = broker.after_commit(session).broadcast("event", "text", tenant_id=ALL_TENANTS)
-    message_id = outbox.within(session).send_to_topic("a:b", "event", "text")
+    message_id = outbox.within(session).send_to_topic(("a:b", "c"), "event", "text")
     message_id = outbox.within(current).send_to_user("someone", "event", "text", id="x")
     message_id = outbox.within(connection).broadcast("event", None)
 sent: int = outbox.drain()
