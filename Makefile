@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check format fast coverage live bench bench-peers torture soak clean
+.PHONY: help run test docs check format fast coverage live bench bench-peers torture soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ coverage: $(VENV)/.dev ## Say which lines the fast tests do not reach
 
 live: $(VENV)/.dev ## Run the live tests
 	$(BIN)/python -m pytest -q -m live
+
+docs: $(VENV)/.dev ## Build the documentation into build/site; no other host is asked for anything
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+	@echo "read it with: $(BIN)/python -m http.server -b localhost -d build/site"
 
 bench: $(VENV)/.dev ## Measure ours in every host beside naive generators; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

@@ -1,7 +1,7 @@
 """Every setting of a broker, declared once.
 
 Validation, Flask's ``SSE_*`` keys, the environment variables of the hub and the
-table in the README are all read off the declarations in :class:`BrokerConfig`.
+table in docs/settings.md are all read off the declarations in :class:`BrokerConfig`.
 ``python -m sse_broker.config`` prints that table.
 """
 

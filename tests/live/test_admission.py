@@ -250,8 +250,8 @@ def test_behind_nginx_each_client_has_its_own_address(
     bind: str, tmp_path: Path, shared: Path
 ) -> None:
     nginx = need("nginx", "nginx-light")
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    location = readme.partition("```nginx\n")[2].partition("```")[0]
+    page = (Path(__file__).parents[2] / "docs/deploying.md").read_text()
+    location = page.partition("```nginx\n")[2].partition("```")[0]
     limit = {"SSE_MAX_CONNECTIONS_PER_ADDRESS": "1", "SSE_PROXIES": "1"}
     shared.chmod(0o755)
     unix = ("-b", f"unix:{shared}/app.sock", "--umask", "0") if bind == "unix" else ()

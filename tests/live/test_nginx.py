@@ -1,4 +1,4 @@
-"""The README's nginx configuration, with a real nginx in front."""
+"""The nginx configuration of docs/deploying.md, with a real nginx in front."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ http {{
 @pytest.mark.parametrize("kind", ["readme", "stock"])
 def test_an_event_passes_at_once(kind: str, tmp_path: Path) -> None:
     nginx = need("nginx", "nginx-light")
-    blocks = re.findall(r"^```nginx\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    blocks = re.findall(
+        r"^```nginx\n(.*?)^```", (ROOT / "docs/deploying.md").read_text(), re.S | re.M
+    )
     port = free_port()
     with serve("gthread") as server:
         location = blocks[0] if kind == "readme" else ""
