@@ -74,7 +74,7 @@ class Streams:
     def describe(self) -> str:
         """Return this process's life and number of clients, for a ``repr``.  Never waits."""
         here = self.here()
-        return f"{here.life.value}, {here.counts().active_connections} clients"
+        return f"{here.life.value}, {here.size} clients"
 
     def start(self) -> None:
         """See :meth:`Broker.start <sse_broker.Broker.start>`."""

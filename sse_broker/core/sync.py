@@ -126,6 +126,9 @@ class Host(Protocol):
     def settle(self, clients: Sequence[Any]) -> None:
         """Have clients know what was written to them.  Any thread; waits for writes only."""
 
+    def look(self, clients: Sequence[Any]) -> None:
+        """As :meth:`settle`, as far as that can be had without waiting.  Any thread."""
+
 
 _hosts: dict[int, Host] = {}
 
@@ -215,6 +218,9 @@ class Loop:
             self.call(act)
 
     def settle(self, clients: Sequence[Any]) -> None:
+        """See :class:`Host`.  They know."""
+
+    def look(self, clients: Sequence[Any]) -> None:
         """See :class:`Host`.  They know."""
 
     def spread(self, clients: Sequence[Any], batch: Batch) -> None:

@@ -238,8 +238,15 @@ class Pump:
 
         A second at most: then they know a little later.
         """
+        self._settle(clients, 1.0)
+
+    def look(self, clients: Sequence[Client]) -> None:
+        """As :meth:`settle`, as far as that can be had without waiting.  Any thread."""
+        self._settle(clients, 0.0)
+
+    def _settle(self, clients: Sequence[Client], timeout: float) -> None:
         for start in range(0, len(clients), SLICE):
-            if not self._lock.acquire(timeout=1.0):
+            if not self._lock.acquire(timeout=timeout):
                 return
             try:
                 for client in clients[start : start + SLICE]:
