@@ -32,6 +32,7 @@ from sse_broker.errors import (
     InvalidMessage,
     LogUnavailable,
     StreamingUnsupported,
+    TooManyConnections,
     TopicForbidden,
     TopicsNotEnabled,
 )
@@ -209,6 +210,10 @@ class Streams:
     def refused(self, setting: str, *, publish: bool = False) -> None:
         """Count a stream, or a publish, that a host refused because of *setting*."""
         self.here().admission.refused(setting, streams=0 if publish else 1)
+
+    def too_many(self, setting: str) -> TooManyConnections:
+        """Count a stream that a host refuses because of *setting*; return what says so."""
+        return self.here().admission.too_many(setting)
 
     def rate_unchecked(self) -> None:
         """Count a request that a host let through because its rate could not be told."""

@@ -6,19 +6,15 @@ write it to the socket, without waiting, and the thread or greenlet of the strea
 sleeps on: waking it would cost ten times the write, and in a process that is busy
 with something else each of a thousand threads would wait for the GIL.
 
-That is done for gunicorn, whose response says how its body is framed and how much of
-it was sent, and only where nothing between it and the stream has put a
-``start_response`` of its own into place or keeps bytes back.  A middleware that
-changes single bytes of a body without a word in its headers would not be seen.
-Everywhere else, and whenever a socket does not take all of it, the stream writes by
-itself.
+That is done only where the server iterates the stream itself, with nothing in between
+that would not see the bytes (:meth:`sse_broker.servers.Server.passage`).  Everywhere
+else, and whenever a socket does not take all of it, the stream writes by itself.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
@@ -26,32 +22,30 @@ from sse_broker.core.reader import Reader
 from sse_broker.core.sync import is_installed
 from sse_broker.transport.sockets import FLAGS, c_send
 
-__all__ = ["Direct", "as_it_is", "direct"]
+__all__ = ["Direct", "direct"]
 
 _LIVE = State.LIVE
 _send = c_send()
 
 
-def as_it_is(response: Any) -> bool:
-    """Whether gunicorn sends the body of *response*, a stream, with no other bytes between."""
-    if response.status_code != 200 or response.response_length is not None:
-        return False
-    return all(name.lower() != "content-encoding" for name, _ in response.headers)
+class Passage(Protocol):
+    """Leave to write past a server."""
+
+    @property
+    def response(self) -> Any:
+        """The server's response, whose ``sent`` is kept true."""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body has the chunked coding."""
 
 
-def direct(start_response: Any, reader: Reader, sock: Any, yielded: int) -> Direct | None:
-    """Return what writes to *sock* for a stream that has yielded so many bytes, if anything may.
-
-    *start_response* is what the stream's response was given.
-    """
-    http = sys.modules.get("gunicorn.http.wsgi")
-    response: Any = getattr(start_response, "__self__", None)
-    if http is None or type(response) is not http.Response or not as_it_is(response):
-        return None
-    if not response.headers_sent or response.sent != yielded or is_installed():
-        return None  # somebody holds it back, or the process writes in another way
+def direct(passage: Passage, reader: Reader, sock: Any) -> Direct | None:
+    """Return what writes to *sock*, past the server that gave leave for it, if it can be done."""
+    if is_installed():
+        return None  # the process writes in another way
     is_plain = not hasattr(sock, "unwrap")  # TLS has bytes of its own to say
-    return Direct(response, reader, sock) if is_plain and _send and not reader.asks else None
+    return Direct(passage, reader, sock) if is_plain and _send and not reader.asks else None
 
 
 class Direct:
@@ -59,10 +53,10 @@ class Direct:
 
     __slots__ = ("_chunked", "_client", "_fd", "_reader", "_response", "_rest", "_sock", "_turn")
 
-    def __init__(self, response: Any, reader: Reader, sock: Any) -> None:
-        self._response, self._reader, self._client = response, reader, reader.client
+    def __init__(self, passage: Passage, reader: Reader, sock: Any) -> None:
+        self._response, self._reader, self._client = passage.response, reader, reader.client
         self._sock, self._fd = sock, sock.fileno()
-        self._chunked = bool(response.chunked)
+        self._chunked = passage.chunked
         self._rest: memoryview | None = None
         self._turn = -1
         self._client.sink = self
