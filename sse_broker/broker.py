@@ -16,6 +16,7 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
 from sse_broker.core.commands import REMEMBERED, mark_of
 from sse_broker.core.counts import Stats
+from sse_broker.core.inspection import Inspection
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
 from sse_broker.core.sending import Sender, check_message
 from sse_broker.core.streams import Streams
@@ -165,6 +166,14 @@ class Broker(Sender[str]):
         sums, which are 0 if it does not answer.
         """
         return self.streams.stats()
+
+    def inspect(self) -> Inspection:
+        """Return a moment of this process in detail: its streams, what is on its way, its threads.
+
+        Memory only; never waits.  It says who is connected and what they subscribe
+        to, so it is for operators and tests and not for everybody.
+        """
+        return self.streams.here().inspect()
 
     def health(self) -> dict[str, bool]:
         """Return what readiness depends on, each with whether it is well.

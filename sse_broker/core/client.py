@@ -127,6 +127,11 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             self.mutex.acquire()
             self.armed = False
 
+    def snapshot(self) -> list[Record]:
+        """Return what waits, without taking it.  Any thread; never waits long."""
+        with self.mutex:
+            return list(self.queue)
+
     def put(self, item: Record, block: bool = True, timeout: float | None = None) -> None:
         """Put one record in and wake the consumer.  Never waits, whatever the arguments say.
 

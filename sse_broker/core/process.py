@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -30,6 +31,7 @@ from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
 from sse_broker.core.delivery import Delivery
 from sse_broker.core.identity import Identity
+from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.ports import Census, Clock, Following, Log
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
@@ -314,6 +316,28 @@ class Process:
         self.delivery.look(self._clients())
         with self._lock:
             return self._tally.sum_locked(self._registry.clients())
+
+    def inspect(self) -> Inspection:
+        """Return what is to be seen of this process.  Memory only; never waits."""
+        clients, now = self._clients(), self._clock.monotonic()
+        self.delivery.look(clients)
+        waiting, size = self.delivery.waiting
+        host = self.delivery.host
+        return Inspection(
+            pid=os.getpid(),
+            process=self.presence.process,
+            life=self._life.value,
+            log=self._source.url,
+            follows=self.follows,
+            host="" if host is None else type(host).__name__.lower(),
+            host_is_alive=self.delivery.is_alive,
+            delivered=self.delivery.delivered,
+            waiting=waiting,
+            waiting_bytes=size,
+            senders_waiting=0,
+            threads=threads_of_ours(),
+            streams=tuple(view_of(client, now) for client in clients),
+        )
 
     def stats(self) -> Stats:
         """Return a moment of this process, and of all as the last report had it."""
