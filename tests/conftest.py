@@ -15,6 +15,8 @@ from sse_broker import Broker
 from sse_broker.transport import watch
 from tests import databases
 
+pytest_plugins = ["pytester"]
+
 # An example may take its time on a busy machine.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")

@@ -32,7 +32,7 @@ ROOMS = {
     "gunicorn_conf": (),
     "limits": CORE,
     "web": (*CORE, "logs", "broker", "commit", "limits", "metrics", "transport", "servers", "web"),
-    "testing": ("wire",),
+    "testing": (*CORE, "broker", "web", "testing"),
     "app": (*CORE, "web"),
     "signals": ("core",),
     "cli": (*CORE, "broker"),
@@ -43,6 +43,7 @@ THIRD_PARTY = {
     "web": {"flask", "werkzeug"},
     "gunicorn": {"gunicorn"},
     "app": {"flask", "werkzeug"},
+    "testing": {"flask", "werkzeug", "pytest"},
     "cli": {"click"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
     "outbox": {"sqlalchemy"},
