@@ -31,10 +31,11 @@ from gunicorn.glogging import Logger
 from gunicorn.http.wsgi import Response
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from sse_broker.core import sync
 from sse_broker.core.reader import Reader
 from sse_broker.core.streams import Streams
-from sse_broker.servers.gunicorn import HANDOFF, sends_as_it_is
+from sse_broker.servers.capacity import HANDOFF
+from sse_broker.transport import hosts
+from sse_broker.transport.direct import as_it_is
 from sse_broker.transport.pump import Pump
 from sse_broker.web.stream import Stream
 
@@ -48,9 +49,9 @@ _log = logging.getLogger("sse_broker.gunicorn")
 class Detach(BaseException):
     """Leaves a request's thread with its stream; gunicorn catches no BaseException."""
 
-    def __init__(self, handoff: _Handoff, handed: tuple[Streams, Reader]) -> None:
+    def __init__(self, handoff: _Handoff) -> None:
         super().__init__()
-        self.handoff, self.handed = handoff, handed
+        self.handoff = handoff
 
 
 class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -70,7 +71,7 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         else:
             self.pump = Pump()
             self.pump.start()
-            sync.install(self.pump)
+            hosts.install(self.pump)
             self.keeps_requests = _wants_the_end(self.cfg, self.log)
             self.cfg = _Settings(self.cfg)
             self.log = _Log(self.log)
@@ -96,15 +97,12 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         gc.freeze()
 
         def offering(environ: dict[str, Any], start_response: Any) -> Any:
-            environ[HANDOFF] = True
-            body = app(environ, start_response)
-            if type(body) is not Stream:  # something is in between, or it is another's response
-                return body
             response = getattr(start_response, "__self__", None)
-            if not sends_as_it_is(response):  # HTTP/2 has one of its own
-                return body
-            handoff = environ[HANDOFF] = _Handoff(self, response, environ, body)
-            return _Leaving(handoff)
+            if type(response) is not Response:  # HTTP/2 has one of its own
+                return app(environ, start_response)
+            handoff = environ[HANDOFF] = _Handoff(self, response, environ)
+            body = app(environ, start_response)
+            return body if handoff.stream is None else _Tail(body, handoff)
 
         self.wsgi = offering
 
@@ -113,7 +111,7 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             return super().handle(conn)
         except Detach as leaving:
-            leaving.handoff.adopt(leaving.handed, conn.sock)
+            leaving.handoff.adopt(conn.sock)
             return leaving
 
     def finish_request(self, conn: Any, fs: Any) -> None:
@@ -148,36 +146,72 @@ class _Closing:
 
 
 class _Handoff:
-    """One request whose stream is to leave, and what is left of the request then."""
+    """One request's offer to take its stream over, and what is left of the request then."""
 
-    __slots__ = ("_began", "_environ", "_request", "_response", "_worker", "is_taken", "stream")
+    __slots__ = (
+        "_began",
+        "_environ",
+        "_late",
+        "_request",
+        "_response",
+        "_worker",
+        "body",
+        "stream",
+    )
 
-    def __init__(
-        self, worker: StreamWorker, response: Any, environ: dict[str, Any], stream: Stream
-    ) -> None:
+    def __init__(self, worker: StreamWorker, response: Any, environ: dict[str, Any]) -> None:
         self._worker, self._response, self._environ = worker, response, environ
-        self.stream = stream
         self._began = dt.datetime.now()
         self._request: Any = None
-        self.is_taken = False
+        self._late = False
+        self.stream: Stream | None = None
+        self.body: Any = None
+
+    @property
+    def is_taken(self) -> bool:
         """Whether the stream has left, so that what ends its request has to wait."""
+        return self._late
+
+    def accepts(self) -> bool:
+        """Whether the frames may go to the socket as they are."""
+        response, pump = self._response, self._worker.pump
+        if pump is None or not as_it_is(response):
+            return False
+        pump.restart()  # should it have died; the broker would do it within a second
+        response.force_close()  # nothing is asked on this connection after the stream
+        return True
+
+    def leave(self, body: Any) -> None:
+        """Leave the thread.
+
+        :raises Detach: always.
+        """
+        self._late = True
+        self.body = body
+        raise Detach(self)
 
     def keep(self, request: Any) -> None:
         """Note the request whose end will have to be told."""
         self._request = request
 
-    def adopt(self, handed: tuple[Streams, Reader], sock: Any) -> None:
+    def adopt(self, sock: Any) -> None:
         """Give the socket and the stream to the pump."""
-        worker, response = self._worker, self._response
-        streams, reader = handed
-        wants_end = worker.keeps_requests or self.stream.at_close
-        end = _End(worker, streams, reader, self if wants_end else None)
+        stream, worker, response = self.stream, self._worker, self._response
+        assert stream is not None
         assert worker.pump is not None
+        handed = stream.hand_off()
+        assert handed is not None
+        streams, reader = handed
+        late = None
+        if worker.keeps_requests or self.body is not stream:
+            late = self
+        end = _End(worker, streams, reader, late)
         worker.pump.adopt(reader, sock, bool(response.chunked), end)
 
     def conclude(self, written: int) -> None:
-        """Do what was put off: close the stream, write the access line, call the hook."""
-        self.stream.close()
+        """Do what was put off: close the body, write the access line, call the hook."""
+        if self.body is not self.stream and hasattr(self.body, "close"):
+            self.body.close()
         worker, response = self._worker, self._response
         if not worker.keeps_requests:
             return
@@ -206,34 +240,26 @@ class _End:
             self._worker.handed_back()
 
 
-class _Leaving(Iterator[bytes]):
-    """A stream as gunicorn iterates it here: after its first frames it leaves."""
+class _Tail(Iterator[bytes]):
+    """A stream's body as gunicorn iterates it; at the end of its first frames it leaves."""
 
-    __slots__ = ("_handoff", "_has_begun")
-
-    def __init__(self, handoff: _Handoff) -> None:
-        self._handoff, self._has_begun = handoff, False
+    def __init__(self, body: Any, handoff: _Handoff) -> None:
+        self._body, self._items, self._handoff = body, iter(body), handoff
 
     def __next__(self) -> bytes:
-        handoff = self._handoff
-        stream, pump = handoff.stream, handoff._worker.pump
-        assert pump is not None
-        if not self._has_begun:
-            self._has_begun = True
-            pump.restart()  # should it have died; the broker would do it within a second
-            handoff._response.force_close()  # nothing is asked on this connection afterwards
-            stream.leave()
-            return next(stream)
-        handed = stream.hand_off()
-        if handed is None:  # it was refused, or is over already
-            return next(stream)
-        handoff.is_taken = True
-        raise Detach(handoff, handed)
+        try:
+            item: bytes = next(self._items)
+        except StopIteration:
+            stream = self._handoff.stream
+            if stream is not None and stream.hand_off() is not None:
+                self._handoff.leave(self._body)
+            raise
+        return item
 
     def close(self) -> None:
-        """Close the stream, unless it lives on."""
-        if not self._handoff.is_taken:
-            self._handoff.stream.close()
+        """Close the body, unless it lives on."""
+        if not self._handoff.is_taken and hasattr(self._body, "close"):
+            self._body.close()
 
 
 def _handed(environ: dict[str, Any]) -> _Handoff | None:

@@ -9,8 +9,7 @@ Life of a client::
 
     BEHIND    takes no live frames: its reader goes on from the log
     LIVE      takes what the broker offers
-    DRAINING  takes nothing more; what waits is still written, then a close event;
-              end() drops what waits
+    DRAINING  takes nothing more; what waits is still written, then a close event
     CLOSED    nothing waits and nothing is written
 
 Lock map
@@ -127,10 +126,15 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             self.mutex.acquire()
             self.armed = False
 
-    def snapshot(self) -> list[Record]:
-        """Return what waits, without taking it.  Any thread; never waits long."""
-        with self.mutex:
-            return list(self.queue)
+    def wait_armed(self, timeout: float) -> None:
+        """Wait as :meth:`wait` does, without the mutex; ``armed`` was set while it was held."""
+        rang = False
+        try:
+            rang = self._bell.wait(timeout)
+        finally:
+            if rang and self.chain is not None:
+                self.chain.woke()
+            self.armed = False
 
     def put(self, item: Record, block: bool = True, timeout: float | None = None) -> None:
         """Put one record in and wake the consumer.  Never waits, whatever the arguments say.
@@ -209,23 +213,20 @@ class Client:
         "address",
         "connected_at",
         "dropped",
-        "drops",
         "end_by",
-        "ends_soon",
         "expires_at",
         "id",
         "identity",
         "last_seen",
         "metadata",
         "names",
-        "number",
         "patterns",
         "queue",
         "sent",
-        "sink",
         "spread",
         "tenant_id",
         "topics",
+        "transport",
         "user_id",
     )
 
@@ -259,15 +260,12 @@ class Client:
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
-        self.number = 0  # one more for each that registers, in its registry
         self.address = address  # counted per address, where it is not empty
         self.sent = 0  # frames written; only who writes for it adds
         self.dropped = 0
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
-        self.drops = False  # it may read no more: what waits for it is dropped
-        self.ends_soon = False  # it is cut after drain_timeout if it has not ended
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
-        self.sink: Any = None  # what writes for it where messages are handed out
+        self.transport: Any = None  # what others may write to for it; the host's
         self._overflow = overflow
         self._state = _BEHIND if behind else _LIVE
         self._reason = ""
@@ -286,6 +284,12 @@ class Client:
     def is_open(self) -> bool:
         """Whether it may still get messages."""
         return self._state is _LIVE or self._state is _BEHIND
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to take, or the state is to be acted on."""
+        lost = self._lost_before or self._lost_after
+        return bool(self.queue.queue or lost) or self._beat is not None or self._state is not _LIVE
 
     @property
     def reason(self) -> str:
@@ -455,11 +459,9 @@ class Client:
             if self._state is _BEHIND:
                 self.queue.wait(timeout)
 
-    def close(self, reason: str, delivered: int = 0, *, soon: bool = False) -> None:
+    def close(self, reason: str, delivered: int = 0) -> None:
         """End the stream in order: what waits is written, then ``event: close``.  Idempotent.
 
-        If it is to end *soon*, the reaper cuts it after ``drain_timeout``, else after
-        ``client_timeout``.
         *delivered* is a position as in :meth:`beat`, if there is one: the client
         comes back with it, also where nothing was written to it for long.
         """
@@ -468,26 +470,6 @@ class Client:
                 self._beat = delivered
             if self._state is _BEHIND or self._state is _LIVE:
                 self._reason = reason
-                self._move_locked(_DRAINING)
-            self.ends_soon = self.ends_soon or soon
-
-    def end(self, reason: str, delivered: int = 0) -> None:
-        """End the stream because it may read no more: drop what waits, then ``event: close``.
-
-        The reaper cuts it after ``drain_timeout``.  *delivered* is as for
-        :meth:`close`.  Any thread; never blocks; idempotent.
-        """
-        frames = self.queue
-        with frames.mutex:
-            if self._state is _CLOSED or self.drops:
-                return
-            self.drops = self.ends_soon = True
-            self._reason = reason
-            let_go = self._state is not _LIVE or frames.queue or self._lost_before
-            self._beat = None if let_go or self._lost_after else delivered or None
-            self._lost_before = self._lost_after = 0
-            frames.queue.clear()
-            if self._state is not _DRAINING:
                 self._move_locked(_DRAINING)
 
     def cut(self, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sse_broker.core.identity import Identity
 from sse_broker.wire.command import Command
@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "Roster",
     "RosterSync",
+    "StreamHost",
 ]
 
 
@@ -255,3 +256,48 @@ class SystemClock:
 
 Authorizer = Callable[[Identity, str], bool]
 """Whether an identity may read a topic.  Called on the stream's thread, with no lock held."""
+
+
+class StreamHost(Protocol):
+    """What serves the streams of this process; the core knows nothing else of them.
+
+    What is told to :meth:`write` and :meth:`heed` is told where an act runs that was
+    given to :meth:`call` or :meth:`hand_out`, and nowhere else.  A client is *core.client.Client*.
+    """
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is asked of the host is done."""
+
+    def restart(self) -> None:
+        """Start again what has died, and log what went wrong; called about once a second.
+
+        By a thread that holds no lock.
+        """
+
+    def release(self) -> None:
+        """End what served one broker alone: it has stopped.  Waits for a bounded time."""
+
+    def call(self, act: Callable[[], None]) -> None:
+        """Run *act*, which must not wait, after what was asked for before.  Never waits."""
+
+    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
+        """Run *act* so too, or here and now if that is quick: it writes to so many clients."""
+
+    def again(self, act: Callable[[], None]) -> None:
+        """Run *act* should it have been lost that it was asked for.  Any thread; never waits."""
+
+    def write(self, clients: Sequence[Any], records: Sequence[Record]) -> None:
+        """Write neighbouring records to each of some clients, or queue them.  Never waits."""
+
+    def heed(self, clients: Sequence[Any]) -> None:
+        """Have what some clients were told done before anything else is written to them."""
+
+    def trouble(self, text: str) -> None:
+        """Have the exception that is being handled logged with *text*, once no lock is held."""
+
+    def settle(self, clients: Sequence[Any]) -> None:
+        """Have clients know what was written to them.  Any thread; waits a second at most."""
+
+    def look(self, clients: Sequence[Any]) -> None:
+        """Have clients know what was written to them, as far as that needs no wait.  Any thread."""

@@ -52,7 +52,6 @@ class Reader:
         "_pause",
         "_replaying",
         "_retry",
-        "_skipped",
         "client",
         "cursor",
         "on_dropped",
@@ -91,23 +90,22 @@ class Reader:
         self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
-        self._skipped = False  # whether frames before the cursor were never written
         self._chunks.append(self._preamble(lost, resumed))
 
     @property
     def may_wait(self) -> bool:
         """Whether :meth:`next` may do I/O or call out now, even with a timeout of 0."""
-        return self._replaying or self._authorizer not in (None, may_read)
+        return self._replaying or (self.asks_application and self.client.has_news)
 
     @property
-    def asks(self) -> bool:
-        """Whether somebody is asked, record by record, if the client may have it."""
-        return self._authorizer is not None
+    def asks_application(self) -> bool:
+        """Whether a function of the application is asked, record by record."""
+        return self._authorizer not in (None, may_read)
 
     @property
-    def is_replaying(self) -> bool:
-        """Whether what comes next is read from the log."""
-        return self._replaying
+    def may_be_plain(self) -> bool:
+        """Whether the client may have all that it is offered, so that nobody has to be asked."""
+        return self._authorizer is None
 
     @property
     def again_in(self) -> float:
@@ -138,8 +136,6 @@ class Reader:
             self._take_records([record])
         if self.client.state is State.CLOSED:
             return None
-        if self.client.drops and not self._over:
-            self._drop()
         if not self._chunks and self._replaying:
             self._replay(timeout)
         if not self._chunks and not self._over:
@@ -250,14 +246,9 @@ class Reader:
             self.cursor = max(self.cursor, took.beat)
             self._chunks.append(self._heartbeat(self.cursor, moved))
 
-    def _drop(self) -> None:
-        """Write nothing more of what was read: the client may not have it any more."""
-        self._skipped = self._skipped or bool(self._chunks)
-        self._chunks.clear()
-
     def _close_frame(self) -> bytes:
         data = {"reason": self.client.reason}
-        at = "" if self._skipped else self._log.cursor(self.cursor)  # it keeps the id it has
+        at = self._log.cursor(self.cursor)
         return retry_frame(self._retry()) + library_frame("close", at, data)
 
     def _say_lost(self, count: int) -> None:

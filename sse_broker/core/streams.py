@@ -22,7 +22,7 @@ from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
 from sse_broker.core.identity import Identity, may_read
-from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost
+from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost, StreamHost
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
 from sse_broker.core.sync import patched
@@ -32,7 +32,6 @@ from sse_broker.errors import (
     InvalidMessage,
     LogUnavailable,
     StreamingUnsupported,
-    TooManyConnections,
     TopicForbidden,
     TopicsNotEnabled,
 )
@@ -57,12 +56,14 @@ class Streams:
         config: BrokerConfig,
         log: Log,
         clock: Clock,
+        make_host: Callable[[], StreamHost],
         authorizer: Authorizer | None = None,
     ) -> None:
         self.config = config
         self.log = log
         self.clock = clock
         self._owner = owner
+        self._make_host = make_host
         self._authorizer = authorizer or may_read
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
@@ -75,7 +76,7 @@ class Streams:
     def describe(self) -> str:
         """Return this process's life and number of clients, for a ``repr``.  Never waits."""
         here = self.here()
-        return f"{here.life.value}, {here.size} clients"
+        return f"{here.life.value}, {here.counts().active_connections} clients"
 
     def start(self) -> None:
         """See :meth:`Broker.start <sse_broker.Broker.start>`."""
@@ -211,10 +212,6 @@ class Streams:
         """Count a stream, or a publish, that a host refused because of *setting*."""
         self.here().admission.refused(setting, streams=0 if publish else 1)
 
-    def too_many(self, setting: str) -> TooManyConnections:
-        """Count a stream that a host refuses because of *setting*; return what says so."""
-        return self.here().admission.too_many(setting)
-
     def rate_unchecked(self) -> None:
         """Count a request that a host let through because its rate could not be told."""
         self.here().rate_unchecked()
@@ -309,7 +306,7 @@ class Streams:
                 " its parent; use sqlite:///path or redis://",
                 self.log.url,
             )
-        return Process(self._owner, self.config, self.log, self.clock, self._ticks)
+        return Process(self._owner, self.config, self.log, self.clock, self._make_host, self._ticks)
 
     def _is_in_child(self) -> bool:
         """Whether a parent process has the streams, so that those who send here may mean them."""

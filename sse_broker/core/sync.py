@@ -14,28 +14,20 @@ from __future__ import annotations
 
 import _thread
 import collections
-import os
 import queue
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
-
-from sse_broker.core.batch import Batch
 
 __all__ = [
     "Bell",
-    "Host",
-    "Loop",
     "NativeLock",
     "StdlibQueue",
     "WakeChain",
-    "host",
-    "install",
-    "is_installed",
     "let_others_run",
     "make_bell",
     "native_lock",
+    "on_readable",
     "patched",
     "unpatched",
 ]
@@ -98,164 +90,21 @@ def unpatched() -> str:
     return ", ".join(n for n in NEEDED if monkey is None or not monkey.is_module_patched(n))
 
 
-class Host(Protocol):
-    """Where the streams of this process are woken and their frames handed out."""
+def on_readable(fd: int, act: Callable[[], None]) -> Callable[[], None] | None:
+    """Call *act* on gevent's hub whenever *fd* can be read; return the call that ends it.
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether what is asked of it is done."""
-
-    def restart(self) -> None:
-        """Start again what has died of it.  The broker calls it about once a second."""
-
-    def call(self, act: Callable[[], None]) -> None:
-        """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
-
-    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
-        """Run *act*, which writes to so many clients, there, or here and now if that is quick."""
-
-    def spread(self, clients: Sequence[Any], batch: Batch) -> None:
-        """Write a batch to each of some clients, or offer it.  Called there; never waits."""
-
-    def heed(self, clients: Sequence[Any]) -> None:
-        """Have what some clients were told done before anything else is written.  Called there."""
-
-    def again(self, act: Callable[[], None]) -> None:
-        """Run *act* should it have been lost that it was asked for.  Any thread; never waits."""
-
-    def settle(self, clients: Sequence[Any]) -> None:
-        """Have clients know what was written to them.  Any thread; waits for writes only."""
-
-    def look(self, clients: Sequence[Any]) -> None:
-        """As :meth:`settle`, as far as that can be had without waiting.  Any thread."""
-
-
-_hosts: dict[int, Host] = {}
-
-
-def install(made: Host) -> None:
-    """Have all brokers that start in this process from now on use one host of streams."""
-    _hosts[os.getpid()] = made
-
-
-def is_installed() -> bool:
-    """Whether this process has a host of streams of its own kind."""
-    return os.getpid() in _hosts
-
-
-def host() -> Host:
-    """Return the host that was installed in this process; without one, a loop of its own."""
-    return _hosts.get(os.getpid()) or Loop()
-
-
-class Loop:
-    """Where the streams of this process wait, and how to run something there.
-
-    Without gevent that is any thread.  With it, it is the hub of the thread
-    that made this object.
+    ``None`` without gevent: there a thread with a selector watches.
     """
+    if not patched():
+        return None
+    watcher = sys.modules["gevent"].get_hub().loop.io(fd, 1)
+    watcher.start(act)
 
-    is_alive = True
-    FEW = 256  # clients, about a millisecond of writing
-    PAUSE = 0.0001  # seconds without a message; a loop that sends is ten times as fast
+    def end() -> None:
+        watcher.stop()
+        watcher.close()
 
-    def __init__(self) -> None:
-        self._hub: Any = sys.modules["gevent"].get_hub() if patched() else None
-        self._turn = self._put_off = 0
-        self._has_written = False  # since the hub has run
-        self._spread_at = 0.0
-
-    def restart(self) -> None:
-        """There is nothing that could die."""
-
-    def here(self) -> bool:
-        """Whether the caller may wake streams by itself."""
-        if self._hub is None:
-            return True
-        current: Any = sys.modules["gevent._hub_local"].get_hub_if_exists()
-        return current is self._hub
-
-    def call(self, act: Callable[[], None]) -> None:
-        """Run *act*, which must not wait, where streams can be woken.  Any thread; never waits."""
-        if not self.here():
-            self._hub.loop.run_callback_threadsafe(act)
-        elif self._put_off:
-            self._later(act)
-        else:
-            act()
-
-    def hand_out(self, act: Callable[[], None], clients: Callable[[], int]) -> None:
-        """See :class:`Host`.  To many, and what follows, the hub writes when it comes to it.
-
-        Or a greenlet that sends and sends would write all the time, and no other had a turn.
-        """
-        if self._hub is None or not self.here():
-            self.call(act)
-        elif self._has_written or self._put_off or clients() > self.FEW:
-            self._later(act)
-        else:
-            self._has_written = True
-            self._hub.loop.run_callback(self._hub_runs)
-            act()
-
-    def _hub_runs(self) -> None:
-        self._has_written = False
-
-    def _later(self, act: Callable[[], None]) -> None:
-        def run() -> None:
-            self._put_off -= 1
-            act()
-
-        self._put_off += 1
-        self._hub.loop.run_callback(run)
-
-    def heed(self, clients: Sequence[Any]) -> None:
-        """See :class:`Host`.  What a client was told is known to whoever writes here."""
-
-    def again(self, act: Callable[[], None]) -> None:
-        """See :class:`Host`.  Among threads whoever asks runs it, so none is lost."""
-        if self._hub is not None:
-            self.call(act)
-
-    def settle(self, clients: Sequence[Any]) -> None:
-        """See :class:`Host`.  They know."""
-
-    def look(self, clients: Sequence[Any]) -> None:
-        """See :class:`Host`.  They know."""
-
-    def spread(self, clients: Sequence[Any], batch: Batch) -> None:
-        """See :class:`Host`."""
-        turn = self._this_turn()
-        for client in clients:
-            sink = client.sink
-            if sink is None or not sink.write(batch, turn):
-                client.offer_all(batch.records)
-        self._spread_at = time.monotonic()
-
-    def _this_turn(self) -> int:
-        """Return the number of this turn: what follows without a pause leaves in one write.
-
-        Where the hub writes, it has gathered that before.
-        """
-        if self._hub is not None or time.monotonic() - self._spread_at > self.PAUSE:
-            self._turn += 1
-        return self._turn
-
-    def on_readable(self, fd: int, act: Callable[[], None]) -> Callable[[], None] | None:
-        """Call *act* on the hub whenever *fd* can be read; return the call that ends it.
-
-        ``None`` without gevent: there a thread with a selector watches.
-        """
-        if self._hub is None:
-            return None
-        watcher = self._hub.loop.io(fd, 1)
-        watcher.start(act)
-
-        def end() -> None:
-            watcher.stop()
-            watcher.close()
-
-        return end
+    return end
 
 
 def _stdlib_queue() -> Any:

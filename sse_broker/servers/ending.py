@@ -14,11 +14,11 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from typing import Any
 
 from sse_broker.core.streams import Streams
 from sse_broker.core.threads import spawn
-from sse_broker.servers.unknown import Server
+from sse_broker.servers.worker import gunicorn_worker
 
 __all__ = ["end_with_server"]
 
@@ -27,13 +27,13 @@ LOOK_EVERY = 0.1  # seconds
 _endings: dict[int, _Ending] = {}
 
 
-def end_with_server(streams: Streams, server: Server) -> None:
-    """Stop *streams* in this process when its *server* does.  Idempotent; cheap when repeated."""
+def end_with_server(streams: Streams) -> None:
+    """Stop *streams* in this process when its server does.  Idempotent; cheap when repeated."""
     pid = os.getpid()
     ending = _endings.get(pid)
     if ending is None:  # setdefault is one step; a lock could be stuck after a fork
         ending = _endings.setdefault(pid, _Ending())
-    ending.add(streams, server)
+    ending.add(streams)
 
 
 class _Ending:
@@ -46,20 +46,20 @@ class _Ending:
         self._is_at_exit = False
         self._pause = threading.Event()
 
-    def add(self, streams: Streams, server: Server) -> None:
+    def add(self, streams: Streams) -> None:
         if streams in self._all:
             return
         self._all.add(streams)
-        is_alive = server.is_alive
+        worker = gunicorn_worker()
         with self._starting:
             if not self._is_at_exit:
                 self._is_at_exit = True
                 atexit.register(self._at_exit, os.getpid())
-            if is_alive is not None and self._thread is None:
-                self._thread = spawn("ending", lambda: self._watch(is_alive))
+            if worker is not None and self._thread is None:
+                self._thread = spawn("ending", lambda: self._watch(worker))
 
-    def _watch(self, is_alive: Callable[[], bool]) -> None:
-        while is_alive():
+    def _watch(self, worker: Any) -> None:
+        while worker.alive:
             self._pause.wait(LOOK_EVERY)
         self._stop()
 

@@ -1,19 +1,25 @@
-"""What the kernel is asked to do for a stream's socket."""
+"""A request's socket, where the server shows it, and what the kernel is asked to do for it."""
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
     "FLAGS",
     "GONE",
     "MOST_HEARD",
-    "c_send",
+    "close",
     "hear",
+    "send",
+    "server_socket",
+    "try_send",
     "tune",
+    "waitress_socket",
 ]
 
 FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -25,7 +31,7 @@ GONE = -1
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
-def c_send() -> Any:
+def _c_send() -> Any:
     """Return the C library's ``send``, called without giving up the GIL, or ``None``.
 
     A socket's own gives it up, and beside a busy thread it comes back a switch
@@ -39,6 +45,45 @@ def c_send() -> Any:
         return None
     send.restype = ctypes.c_ssize_t
     return send if FLAGS else None
+
+
+def _python_send(fd: int, data: bytes, size: object, flags: int) -> int:
+    """Do the same where there is no such ``send``."""
+    del size
+    sock = _socket.socket(fileno=fd)
+    try:
+        return int(sock.send(data, flags))
+    except OSError:
+        return -1
+    finally:
+        sock.detach()
+
+
+send: Any = _c_send() or _python_send
+"""``send(descriptor, data, its length as a c_size_t, FLAGS)``: bytes taken, or -1.  Never waits."""
+
+
+def try_send(sock: Any, data: bytes | memoryview) -> int:
+    """Return how many bytes a non-blocking socket took, or ``GONE``."""
+    try:
+        return int(sock.send(data))
+    except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        return 0
+    except OSError:
+        return GONE
+
+
+def close(sock: Any) -> None:
+    """Shut a connection down and close it, whatever state it is in."""
+    try:
+        # A forked child may hold the descriptor too; the peer is told all the same.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass
+    try:
+        sock.close()
+    except OSError:
+        pass
 
 
 def hear(sock: Any, most: int = 32 * 1024) -> int:
@@ -60,6 +105,17 @@ def hear(sock: Any, most: int = 32 * 1024) -> int:
     except OSError:
         return GONE
     return heard
+
+
+def server_socket(environ: Mapping[str, Any]) -> Any:
+    """Return the socket that the thread of a request writes to, or ``None``."""
+    return environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+
+
+def waitress_socket(environ: Mapping[str, Any]) -> Any:
+    """Return a request's socket under waitress, whose main thread reads, writes and closes it."""
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    return getattr(channel, "socket", None)
 
 
 def tune(sock: Any) -> None:

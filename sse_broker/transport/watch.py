@@ -25,7 +25,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from sse_broker.core.sync import Loop, native_lock
+from sse_broker.core.sync import native_lock, on_readable
 from sse_broker.core.threads import is_alive, spawn
 from sse_broker.transport.sockets import MOST_HEARD
 
@@ -108,7 +108,7 @@ def _watch_on_hub(sock: Any, gone: Callable[[str], None]) -> Callable[[], None] 
             end()
             gone(reason)
 
-    stop = Loop().on_readable(sock.fileno(), look)
+    stop = on_readable(sock.fileno(), look)
     if stop is None:
         return None
     ends.append(stop)
@@ -133,8 +133,6 @@ class _Watcher:
         fd = sock.fileno()
         entry = _Ear(sock, gone)
         with self._lock:
-            if self._watched.pop(fd, None) is not None:
-                self._selector.unregister(fd)  # of a socket that was closed without a word
             self._selector.register(fd, selectors.EVENT_READ)
             self._watched[fd] = entry
             if not is_alive(self._thread):

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from sse_broker import Client
-from sse_broker.core.sync import Loop, WakeChain
+from sse_broker.core.sync import WakeChain
 from tests.core.test_client import record
 
 
@@ -91,14 +91,3 @@ def test_a_native_thread_that_rings_just_before_a_greenlet_waits_is_heard() -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
-
-
-def test_what_threads_were_asked_for_is_not_asked_for_again() -> None:
-    Loop().again(lambda: pytest.fail("the one who was asked runs it, in log order"))
-
-
-def test_the_hub_writes_to_many_and_nothing_passes_that() -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_turns"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-    assert (done.stdout, done.stderr) == ("ok\n", "")

@@ -23,7 +23,6 @@ from sse_broker.core.threads import spawn
 from sse_broker.logs.feed import Feed
 from sse_broker.transport import watch
 from sse_broker.transport.pump import Pump
-from sse_broker.transport.side import THREADS, Side
 from sse_broker.transport.sockets import MOST_HEARD
 from tests.core.test_client import record
 
@@ -211,24 +210,6 @@ def test_a_dead_pump_goes_on_and_a_stopped_one_does_not(caplog) -> None:
     assert caplog.text.count("the pump had died") == 1
 
 
-def test_a_side_that_lost_all_its_threads_has_others() -> None:
-    side, done, all_there = Side(), threading.Event(), threading.Barrier(THREADS)
-
-    def die() -> None:
-        all_there.wait(10)
-        raise SystemExit
-
-    for _ in range(THREADS):
-        side.submit(die)
-    until(lambda: not any(thread.is_alive() for thread in side._threads))
-
-    side.submit(done.set)
-
-    assert done.wait(10)
-    side.stop()
-
-
-@pytest.mark.slow
 def test_a_thread_that_is_a_greenlet_does_not_go_on_in_a_forked_child() -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.core.gevent_fork"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

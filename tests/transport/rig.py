@@ -6,9 +6,8 @@ import os
 import socket
 
 from sse_broker import Broker, BrokerConfig, Identity
-from sse_broker.core import sync
 from sse_broker.testing import read_events
-from sse_broker.transport import pump as pump_module
+from sse_broker.transport import hosts
 from sse_broker.transport.pump import Pump
 from tests.core.streams import LIBRARY
 
@@ -18,6 +17,11 @@ class After:
 
     def __init__(self) -> None:
         self.calls = []
+
+    waits = False
+
+    def look(self) -> None:
+        pass
 
     def submit(self, call) -> None:
         self.calls.append(call)
@@ -32,10 +36,10 @@ class After:
 
 class Rig:
     def __init__(self, monkeypatch, **settings) -> None:
-        monkeypatch.setattr(pump_module, "GATHER", 0)
         self.pump = Pump()
-        self.pump.side = After()
-        monkeypatch.setitem(sync._hosts, os.getpid(), self.pump)
+        self.pump.GATHER = 0
+        self.side = self.pump.reads = self.pump.asks = self.pump.ends = After()
+        monkeypatch.setitem(hosts._hosts, os.getpid(), self.pump)
         self.broker = Broker(BrokerConfig(**settings))
         self.ended: list[int] = []
         self.theirs: list[socket.socket] = []
@@ -57,7 +61,7 @@ class Rig:
         for _ in range(times):
             self.pump.post(lambda: None)  # so that polling does not wait
             self.pump.turn()
-            self.pump.side.run()
+            self.side.run()
 
 
 class Peer:
@@ -103,5 +107,5 @@ class Peer:
         return twin
 
     @property
-    def sink(self):
-        return self.client.sink
+    def transport(self):
+        return self.client.transport

@@ -1,4 +1,4 @@
-"""The pump, turned by hand: what a sink's peer reads, whatever its socket takes."""
+"""The pump, turned by hand: what a stream's peer reads, whatever its socket takes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ import threading
 import pytest
 
 from sse_broker import Identity, Message, Target
-from sse_broker.core.batch import Batch
 from sse_broker.core.client import State
 from sse_broker.core.ports import Record
+from sse_broker.transport import host as host_module
 from sse_broker.transport import pump as pump_module
-from sse_broker.transport import sink as sink_module
+from sse_broker.transport import sockets
+from sse_broker.transport.host import Host
 from tests.transport.rig import Peer
 
 
 @pytest.mark.parametrize("send", ["c", "python"])
-def test_a_ready_sink_is_written_to_at_once_and_its_queue_stays_empty(
+def test_an_idle_transport_is_written_to_at_once_and_its_queue_stays_empty(
     rig, monkeypatch, send
 ) -> None:
     if send == "python":
-        monkeypatch.setattr(pump_module, "_SEND", None)
+        for module in (host_module, pump_module):
+            monkeypatch.setattr(module, "send", sockets._python_send)
     rig = rig()
     peer = rig.open()
-    assert peer.sink.ready
+    assert peer.transport.state.name == "IDLE"
 
     rig.broker.broadcast("e", "1")
     rig.broker.broadcast("e", "2")
@@ -37,7 +39,7 @@ def test_a_ready_sink_is_written_to_at_once_and_its_queue_stays_empty(
 
 
 def test_what_waits_together_is_one_chunk(rig, monkeypatch) -> None:
-    monkeypatch.setattr(pump_module, "PAUSE", float("inf"))
+    monkeypatch.setattr(Host, "PAUSE", float("inf"))
     rig = rig()
     peer = rig.open(chunked=True)
 
@@ -50,7 +52,7 @@ def test_what_waits_together_is_one_chunk(rig, monkeypatch) -> None:
 
 
 def test_a_burst_gathers_before_it_is_written(rig, monkeypatch) -> None:
-    monkeypatch.setattr(pump_module, "PAUSE", float("inf"))
+    monkeypatch.setattr(Host, "PAUSE", float("inf"))
     rig = rig()
     peer = rig.open(chunked=True)
 
@@ -70,7 +72,7 @@ def test_a_burst_gathers_before_it_is_written(rig, monkeypatch) -> None:
     assert body.index(b"first") < body.index(b"second")
 
 
-def test_a_blocked_sink_gets_everything_in_order_once_it_reads(rig) -> None:
+def test_a_blocked_transport_gets_everything_in_order_once_it_reads(rig) -> None:
     rig = rig(client_buffer_size=8, history_size=10_000, history_bytes=0)
     slow, quick = rig.open(small=True), rig.open(user=2)
     pad = "x" * 500
@@ -84,11 +86,11 @@ def test_a_blocked_sink_gets_everything_in_order_once_it_reads(rig) -> None:
     assert len(slow.client.queue.queue) <= 8
     slow.read()
     assert [one.split()[0] for one in slow.data] == [str(n) for n in range(300)]
-    assert slow.sink.ready
+    assert slow.transport.state.name == "IDLE"
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("drop_oldest", "last"), ("drop_newest", "first")])
-def test_a_blocked_sink_is_told_what_was_dropped(rig, policy, kept) -> None:
+def test_a_blocked_transport_is_told_what_was_dropped(rig, policy, kept) -> None:
     rig = rig(client_buffer_size=4, overflow=policy)
     peer = rig.open(small=True)
 
@@ -114,7 +116,7 @@ def test_replay_and_live_are_joined(rig) -> None:
     rig.broker.broadcast("e", "700")
 
     assert peer.read().data == [str(n) for n in range(1, 701)]
-    assert peer.sink.ready
+    assert peer.transport.state.name == "IDLE"
 
 
 def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> None:
@@ -130,35 +132,37 @@ def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> Non
     assert Peer(rig, theirs, reader.client, first).read().data == ["between"]
 
 
-def test_records_that_are_queued_for_a_ready_sink_are_not_passed_by_later_ones(rig) -> None:
+def test_records_that_are_queued_for_an_idle_transport_are_not_passed_by_later_ones(rig) -> None:
     """A replay may have read the first of a batch already; the next batch is right behind it."""
     rig = rig()
     peer = rig.open()
-    assert peer.sink.ready
+    assert peer.transport.state.name == "IDLE"
     records = [Record(n, f"e-{n}", Message(Target.BROADCAST, str(n))) for n in range(1, 5)]
-    peer.sink.reader.cursor = 1
+    peer.transport.reader.cursor = 1
 
-    rig.pump.spread([peer.client], Batch(records[:3]))
-    rig.pump.spread([peer.client], Batch(records[3:]))
+    rig.pump.write([peer.client], records[:3])
+    rig.pump.write([peer.client], records[3:])
 
     assert peer.read().data == ["2", "3", "4"]
-    assert peer.sink.ready
+    assert peer.transport.state.name == "IDLE"
 
 
 @pytest.mark.parametrize("moment", ["after reading aside", "at an event"])
-def test_a_sink_that_cannot_be_served_is_ended_and_not_left_alone(rig, monkeypatch, moment) -> None:
+def test_a_transport_that_cannot_be_served_is_ended_and_not_left_alone(
+    rig, monkeypatch, moment
+) -> None:
     rig = rig(history_size=10)
     first = rig.broker.broadcast("e", "0")
     rig.broker.broadcast("e", "1")
     peer = rig.open(last_event_id=first if moment == "at an event" else "")
     monkeypatch.setattr(rig.pump, "_write", _fail)
-    monkeypatch.setattr(sink_module, "hear", _fail)
+    monkeypatch.setattr(pump_module, "hear", _fail)
 
     if moment == "at an event":
         peer.sock.send(b"x")
     else:
         peer.client.fall_behind()
-        peer.sink.reader.cursor = 0
+        peer.transport.reader.cursor = 0
     rig.turn()
 
     assert peer.client.state is State.CLOSED
@@ -202,13 +206,13 @@ def test_stopping_comes_after_what_was_sent_before(rig) -> None:
     assert peer.read().data == ["the last word"]
 
 
-def test_a_cut_sink_is_not_flushed(rig) -> None:
+def test_a_cut_transport_is_not_flushed(rig) -> None:
     rig = rig()
     peer = rig.open(small=True, chunked=True)
     for n in range(100):
         rig.broker.broadcast("e", f"{n} {'x' * 500}")
     rig.turn()
-    assert peer.sink.out is not None
+    assert peer.transport.rest is not None
 
     peer.client.cut("timeout")
     rig.turn()
@@ -248,13 +252,13 @@ def test_a_heartbeat_is_written(rig) -> None:
     peer.client.beat(0)
 
     assert [event.event for event in peer.read().events] == ["welcome", "heartbeat"]
-    assert peer.sink.ready
+    assert peer.transport.state.name == "IDLE"
 
 
 def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypatch) -> None:
     rig, asked = rig(), []
     calls: list = []
-    rig.pump.side.submit = calls.append
+    rig.side.submit = calls.append
     rig.broker.streams._authorizer = lambda identity, topic: asked.append(topic) or topic == "a:1"
     peer = rig.open(topics=["a:*"])
     asked.clear()
@@ -307,7 +311,7 @@ def test_a_dead_pump_is_reported_and_can_be_started_again(rig, monkeypatch) -> N
 def test_a_trouble_with_one_stream_is_not_the_others(rig, monkeypatch) -> None:
     rig = rig()
     bad, good = rig.open(), rig.open(user=2)
-    monkeypatch.setattr(type(bad.client.sink.reader), "next", _raise_for(bad.client))
+    monkeypatch.setattr(type(bad.client.transport.reader), "next", _raise_for(bad.client))
     bad.client.beat(0)
     rig.turn()
 
@@ -347,16 +351,16 @@ def test_a_client_that_sends_and_sends_is_cut(rig) -> None:
 
 
 def test_an_interruption_between_a_write_and_its_note_cuts_the_stream(rig, monkeypatch) -> None:
-    monkeypatch.setattr(pump_module, "PAUSE", -1.0)
+    monkeypatch.setattr(Host, "PAUSE", -1.0)
     rig = rig()
-    peer, send = rig.open(), pump_module._SEND
+    peer, send = rig.open(), host_module.send
 
     def interrupted(*arguments: object) -> int:
         send(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pump_module, "_SEND", interrupted)
+        patch.setattr(host_module, "send", interrupted)
         with pytest.raises(KeyboardInterrupt):
             rig.broker.broadcast("e", "once")
     rig.broker.broadcast("e", "after")
@@ -364,19 +368,3 @@ def test_an_interruption_between_a_write_and_its_note_cuts_the_stream(rig, monke
 
     assert peer.data == ["once"]
     assert peer.closed
-
-
-def test_to_look_at_a_broker_never_waits_for_the_pump(rig) -> None:
-    made = rig()
-    made.open()
-    done = threading.Event()
-
-    def look() -> None:
-        repr(made.broker)
-        made.broker.get_stats()
-        made.broker.streams.counts()
-        done.set()
-
-    with made.pump._lock:
-        threading.Thread(target=look).start()
-        assert done.wait(0.5)

@@ -1,4 +1,4 @@
-"""Run by test_sync.py: what is for many is written by the hub, and nothing passes it."""
+"""Run by test_threads.py: what is for many is written by the hub, and nothing passes it."""
 
 from gevent import monkey
 
@@ -6,20 +6,20 @@ monkey.patch_all()
 
 import gevent  # noqa: E402
 
-from sse_broker.core.sync import Loop  # noqa: E402
+from sse_broker.transport.hub import Hub  # noqa: E402
 
 
 def main() -> None:
-    loop, order = Loop(), []
+    loop, order = Hub(), []
 
-    loop.hand_out(lambda: order.append("few"), lambda: Loop.FEW)
+    loop.hand_out(lambda: order.append("few"), lambda: Hub.FEW)
     assert order == ["few"]
     loop.hand_out(lambda: order.append("a second time"), lambda: 1)
     assert order == ["few"]  # the hub has not run
     gevent.sleep(0)
     assert order.pop() == "a second time"
 
-    loop.hand_out(lambda: order.append("many"), lambda: Loop.FEW + 1)
+    loop.hand_out(lambda: order.append("many"), lambda: Hub.FEW + 1)
     loop.call(lambda: order.append("close"))
     loop.hand_out(lambda: order.append("few again"), lambda: 1)
     assert order == ["few"]  # whoever sent goes on first
