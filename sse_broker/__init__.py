@@ -14,7 +14,6 @@ from sse_broker.core.counts import Stats
 from sse_broker.core.identity import Identity
 from sse_broker.errors import AuthenticationFailed, BrokerError, LogUnavailable, QueueFull
 from sse_broker.logs import open_log
-from sse_broker.version import __version__
 from sse_broker.web.auth import default_authenticator, default_topic_resolver, jwt_authenticator
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.extension import SSE, current_broker
@@ -36,7 +35,6 @@ __all__ = [
     "QueueFull",
     "Stats",
     "Target",
-    "__version__",
     "create_blueprint",
     "current_broker",
     "default_authenticator",

@@ -18,11 +18,13 @@ from sse_broker.core.counts import Stats
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
 from sse_broker.core.sending import Sender, check_message
 from sse_broker.core.streams import Streams
+from sse_broker.errors import InvalidMessage
 from sse_broker.logs import open_log
 from sse_broker.transport.hosts import stream_host
 from sse_broker.wire.command import Act, Command
-from sse_broker.wire.ids import UserID, normal_user_id
-from sse_broker.wire.message import Message
+from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
+from sse_broker.wire.message import ALL_TENANTS, AllTenants, Message, Target
+from sse_broker.wire.topics import check_name
 
 __all__ = ["Broker"]
 
@@ -115,6 +117,33 @@ class Broker(Sender[str]):
         :raises LogUnavailable: the log cannot be read now.
         """
         return self.log.cursor(self.log.tail())
+
+    def clear_retained(
+        self,
+        *,
+        user_id: UserID | None = None,
+        topic: str | None = None,
+        event: str | None = None,
+        tenant_id: UserID | AllTenants | None = None,
+    ) -> int:
+        """Let go of the retained messages of a user or a topic; return how many there were.
+
+        Of one *event*, or of all where it is not said.  *tenant_id* is what it was
+        when the messages were sent: without it, those that were sent without one.
+        Streams that have them already are told nothing: send a message that says so,
+        without *retain*.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises InvalidTopic: *topic* is empty or a pattern.
+        :raises InvalidMessage: neither or both of *user_id* and *topic* are said.
+        :raises LogUnavailable: nothing was cleared, or nobody knows.
+        """
+        if (user_id is None) == (topic is None):
+            raise InvalidMessage("say one of user_id and topic", field="topic")
+        tenant = tenant_id if tenant_id is ALL_TENANTS else normal_tenant_id(tenant_id)
+        if topic is not None:
+            return self.log.clear_retained(tenant, Target.TOPIC, check_name(topic), event)
+        return self.log.clear_retained(tenant, Target.USER, normal_user_id(user_id), event)
 
     def disconnect_user(self, user_id: UserID, reason: str = "disconnected") -> None:
         """End every stream of a user, in all processes that share the log.
@@ -235,4 +264,6 @@ def _limits(config: BrokerConfig) -> LogLimits:
         history_size=config.history_size,
         history_ttl=config.history_ttl,
         history_bytes=config.history_bytes,
+        retained_size=config.retained_size,
+        retained_bytes=config.retained_bytes,
     )

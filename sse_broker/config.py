@@ -33,10 +33,9 @@ KEYS = (
     "SSE_LOG_URL",
     "SSE_PROXIES",
     "SSE_PUBLISH_TOKEN",
-    "SSE_TOKEN",
     "SSE_URL_PREFIX",
 )
-"""The keys that the extension, the hub and the command line read beside those of the settings."""
+"""The keys that the extension and the hub read beside those of the settings."""
 
 OTHERS = ("SSE_REDIS_", "EVENTSTREAM_")
 PREDECESSORS = {
@@ -170,6 +169,15 @@ class BrokerConfig:
     )
     resume_window: float = option(
         60.0, at_least(0), "s", "Kept for reconnects in any case, at most 16 MiB; 0 is off."
+    )
+    retained_size: int = option(
+        10_000,
+        at_least(1),
+        "messages",
+        "How many retained messages the log keeps, oldest first to go.",
+    )
+    retained_bytes: int = option(
+        16 * 1024 * 1024, at_least(1), "bytes", "How large the retained messages may be in all."
     )
     overflow: str = option(
         "catch_up", one_of(OVERFLOW_POLICIES), "", "What happens to a client whose queue is full."

@@ -118,11 +118,13 @@ def test_each_way_to_send_takes_the_brokers_arguments(here, session) -> None:
         push.send_to_topic("t", "e", "topic", tenant_id=None),
         push.broadcast("e", ["all"], id="all-1"),
         push.publish(Message(Target.USER, "as it is", user_id=ME)),
+        push.send_to_topic(["t", "u"], "e", "state", retain=True),
     ]
     session.commit()
 
-    assert given == ["mine", None, "all-1", None]
-    assert here.heard() == ["user", "topic", '["all"]', "as it is"]
+    assert given == ["mine", None, "all-1", None, None]
+    assert here.heard() == ["user", "topic", '["all"]', "as it is", "state"]
+    assert here.broker.clear_retained(topic="u") == 1
 
 
 def test_a_rollback_takes_back_what_was_said_and_the_session_goes_on(

@@ -35,8 +35,7 @@ ROOMS = {
     "testing": (*CORE, "broker", "web", "testing"),
     "app": (*CORE, "web"),
     "signals": ("core",),
-    "version": (),
-    "cli": (*CORE, "broker", "version", "cli"),
+    "cli": (*CORE, "broker"),
     "__main__": ("cli",),
 }
 THIRD_PARTY = {
@@ -45,7 +44,7 @@ THIRD_PARTY = {
     "gunicorn": {"gunicorn"},
     "app": {"flask", "werkzeug"},
     "testing": {"flask", "werkzeug", "pytest"},
-    "cli": {"click", "flask"},  # Flask brings it
+    "cli": {"click"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
     "outbox": {"sqlalchemy"},
 }

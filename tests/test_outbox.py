@@ -205,8 +205,11 @@ def test_each_way_to_send_takes_the_brokers_arguments(outbox, session, client) -
     assert writer.send_to_topic("t", "order", {"a": 1}, id="mine", retry=2000) == "mine"
     assert len(writer.broadcast("e", "all", tenant_id=ALL_TENANTS)) == 32
     assert writer.publish(Message(Target.USER, "x", user_id=ME, id="own")) == "own"
+    writer.send_to_topic(["t", "u"], "order", "state", retain_for=60)
     session.commit()
     outbox.drain()
+    assert outbox.broker.clear_retained(topic="t", event="order") == 1
+    assert outbox.broker.clear_retained(topic="u") == 1
 
     first, second, third = (client.queue.get_nowait().message for _ in range(3))
     assert first == Message(Target.TOPIC, {"a": 1}, "order", None, "t", id="mine", retry=2000)

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 from sse_broker.core.identity import Identity
 from sse_broker.wire.command import Command
-from sse_broker.wire.message import Message
+from sse_broker.wire.message import AllTenants, Message, Target
 
 __all__ = [
     "Authorizer",
     "Census",
     "Clock",
     "Following",
+    "Interest",
     "Listener",
     "Log",
     "LogLimits",
@@ -67,7 +68,8 @@ class LogLimits:
     """What a log keeps.  A message stays while the window or the history wants it.
 
     Ages are in seconds and sizes in bytes; 0 is no limit, except that
-    ``history_size`` 0 is no history and ``resume_window`` 0 no window.
+    ``history_size`` 0 is no history and ``resume_window`` 0 no window.  The last
+    two are about retained messages only, which stay beyond window and history.
     """
 
     resume_window: float = 60.0
@@ -75,6 +77,8 @@ class LogLimits:
     history_size: int = 0
     history_ttl: float = 86_400.0
     history_bytes: int = 64 * 1024 * 1024
+    retained_size: int = 10_000
+    retained_bytes: int = 16 * 1024 * 1024
 
     def keeps(self, age: float, count: int, size: int) -> bool:
         """Whether the oldest of *count* messages with *size* bytes in all stays at its *age*."""
@@ -167,6 +171,26 @@ class Following(Protocol):
         """Call the listener no more.  Idempotent."""
 
 
+class Interest(Protocol):
+    """What a client reads, as far as a log has to know to look for it."""
+
+    @property
+    def tenant_id(self) -> str | None:
+        """Its tenant."""
+
+    @property
+    def user_id(self) -> str:
+        """Its user."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The topics that it reads by name."""
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of those that it reads by pattern."""
+
+
 class Log(Protocol):
     """The ordered, bounded record of messages that every process tails.
 
@@ -222,6 +246,22 @@ class Log(Protocol):
         """Return the position of the newest record, or where the next epoch begins.
 
         :raises LogUnavailable: the log cannot be read now.
+        """
+
+    def retained(self, interest: Interest) -> Sequence[Record]:
+        """Return the retained messages for a client, each once, oldest first.
+
+        :raises LogUnavailable: the log cannot be read now.
+        """
+
+    def clear_retained(
+        self, tenant: str | AllTenants | None, target: Target, addressee: str, event: str | None
+    ) -> int:
+        """Let go of what is retained for a user or a topic, of one event or of all.
+
+        Returns how many messages that were.
+
+        :raises LogUnavailable: nothing was cleared, or nobody knows.
         """
 
     def listen(self, listener: Listener, lost: Lost) -> Following:

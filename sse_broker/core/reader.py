@@ -16,12 +16,15 @@ A reader belongs to one stream and is called by one thread at a time.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sse_broker.core.client import Client, State, Take
 from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
+from sse_broker.core.state import chunks as state_chunks
+from sse_broker.core.state import marked, state_at
 from sse_broker.core.sync import let_others_run
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
@@ -52,6 +55,7 @@ class Reader:
         "_pause",
         "_replaying",
         "_retry",
+        "_state",
         "client",
         "cursor",
         "on_dropped",
@@ -72,6 +76,7 @@ class Reader:
         on_failure: Callable[[], None],
         lost: str = "",
         resumed: bool = False,
+        state: Sequence[Record] = (),
     ) -> None:
         self.client = client
         self.cursor = start
@@ -90,7 +95,8 @@ class Reader:
         self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
-        self._chunks.append(self._preamble(lost, resumed))
+        self._state: Iterator[bytes] | None = None  # what follows the chunks, if anything
+        self._begin(lost, resumed, state)
 
     @property
     def may_wait(self) -> bool:
@@ -141,23 +147,41 @@ class Reader:
         if not self._chunks and not self._over:
             self._live(timeout)
         if self._chunks:
-            return self._chunks.pop(0)
+            chunk = self._chunks.pop(0)
+            if self._state is not None and not self._chunks:
+                self._chunks.extend(itertools.islice(self._state, 1))
+                self._state = self._state if self._chunks else None
+            return chunk
         return None if self._over else b""
 
-    def _preamble(self, lost: str, resumed: bool) -> bytes:
+    def _begin(self, lost: str, resumed: bool, state: Sequence[Record]) -> None:
+        state = self._allowed_of(state)
         at = self._log.cursor(self.cursor)
-        reset = library_frame("reset", at, {"reason": lost}) if lost else b""
+        mark = marked(at, len(state)) if state else at
+        reset = library_frame("reset", mark, {"reason": lost}) if lost else b""
         welcome = {
             "client_id": self.client.id,
             "resumed": resumed,
             "heartbeat": self._heartbeat_interval,  # how long silence is no sign of death
             "identity": self.client.identity.digest,  # tabs that share a stream compare it
+            **({"retained": len(state)} if state else {}),
         }
-        return b": sse_broker\n%b%b%b" % (
-            retry_frame(self._retry()),
-            reset,
-            library_frame("welcome", at, welcome),
+        self._chunks.append(
+            b": sse_broker\n%b%b%b"
+            % (retry_frame(self._retry()), reset, library_frame("welcome", mark, welcome))
         )
+        self._say_state(state, at)
+
+    def _say_state(self, state: Sequence[Record], at: str) -> None:
+        """Have the retained messages follow what is to be written."""
+        if state:
+            self.client.sent += len(state)
+            self._state = state_chunks(state, at)
+
+    def _allowed_of(self, records: Sequence[Record]) -> Sequence[Record]:
+        if self._authorizer is None:
+            return records
+        return [record for record in records if self._allows(record)]
 
     def _replay(self, timeout: float) -> None:
         """Read on; wait for a log that cannot be read: it may be back with nothing lost.
@@ -209,9 +233,12 @@ class Reader:
         return wanted
 
     def _reset(self, reason: str) -> None:
-        self.cursor = self._log.tail()
-        at = self._log.cursor(self.cursor)
-        self._chunks.append(library_frame("reset", at, {"reason": reason}))
+        tail = self._log.tail()
+        state = self._allowed_of(state_at(self._log, self.client, tail))
+        self.cursor, at = tail, self._log.cursor(tail)
+        mark = marked(at, len(state)) if state else at
+        self._chunks.append(library_frame("reset", mark, {"reason": reason}))
+        self._say_state(state, at)
         self._on_reset()
 
     def _live(self, timeout: float) -> None:
@@ -255,11 +282,9 @@ class Reader:
         self._chunks.append(library_frame("dropped", "", {"count": count}))
         self.on_dropped(self.client, count)
 
-    def _write(self, records: Iterable[Record]) -> None:
+    def _write(self, records: Sequence[Record]) -> None:
         """Join the frames into chunks; what waits together leaves together."""
-        if self._authorizer is not None:
-            records = [record for record in records if self._allows(record)]
-        frames = [record.frame for record in records]
+        frames = [record.frame for record in self._allowed_of(records)]
         if not frames:
             return
         self.client.sent += len(frames)

@@ -145,6 +145,10 @@ def check_message(config: BrokerConfig, message: Message) -> None:
     if config.require_tenant and message.tenant_id is None:
         raise InvalidMessage("tenant_id is required; or say ALL_TENANTS", field="tenant_id")
     size = len(message.body)
+    if message.retain and size > config.retained_bytes:
+        raise MessageTooLarge(
+            f"{size} bytes, at most {config.retained_bytes} can be retained", field="retain"
+        )
     if size > config.max_message_bytes:
         raise MessageTooLarge(
             f"{size} bytes, at most {config.max_message_bytes} are allowed", field="data"

@@ -25,6 +25,7 @@ from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost, StreamHost
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
+from sse_broker.core.state import ALL, state_at, unmarked
 from sse_broker.core.sync import patched
 from sse_broker.errors import (
     AuthenticationFailed,
@@ -108,7 +109,8 @@ class Streams:
         """
         here = self._here_for_streams()
         here.ensure_running()
-        start, lost = self._locate(last_event_id)
+        base, missing = unmarked(last_event_id)
+        start, lost = self._locate(base)
         client = Client(
             identity,
             topics=topics,
@@ -127,12 +129,18 @@ class Streams:
         except LogUnavailable:
             here.forget(client, "log_unavailable")
             raise
+        begin = registered_at if start is None else start
+        try:
+            state = state_at(self.log, client, begin, ALL if start is None else missing)
+        except LogUnavailable:
+            here.forget(client, "log_unavailable")
+            raise
         if lost:
             here.reset()
         return Reader(
             client,
             self.log,
-            registered_at if start is None else start,
+            begin,
             heartbeat=self._heartbeat,
             heartbeat_interval=self.config.heartbeat_interval,
             retry=here.admission.retry,
@@ -142,6 +150,7 @@ class Streams:
             on_failure=self._authorizer_failed,
             lost=lost,
             resumed=start is not None,
+            state=state,
         )
 
     def register(self, client: Client) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from sse_broker.core.forks import process_id
 from sse_broker.core.ports import (
     Clock,
+    Interest,
     Listener,
     LogLimits,
     Lost,
@@ -31,8 +32,9 @@ from sse_broker.core.ports import (
 from sse_broker.core.roster import MemoryRoster
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig
+from sse_broker.logs.retained import Evictions, Shelf, tenant_key
 from sse_broker.wire.command import Command
-from sse_broker.wire.message import Message
+from sse_broker.wire.message import AllTenants, Message, Target
 
 __all__ = ["MemoryLog", "from_url"]
 
@@ -81,6 +83,16 @@ class MemoryLog:
     def roster(self) -> MemoryRoster:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().roster
+
+    def retained(self, interest: Interest) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().retained(interest, self._clock.monotonic())
+
+    def clear_retained(
+        self, tenant: str | AllTenants | None, target: Target, addressee: str, event: str | None
+    ) -> int:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().clear_retained(tenant_key(tenant), target, addressee, event)
 
     def listen(self, listener: Listener, lost: Lost) -> _Following:
         """See :class:`~sse_broker.core.ports.Log`.  Nothing is ever lost here."""
@@ -134,6 +146,8 @@ class _Life:
         self._bytes = 0
         self._own_ids: dict[str, Record] = {}
         self._waiting: collections.deque[Record] = collections.deque()
+        self._shelf = Shelf()
+        self.evictions = Evictions()
 
     def append(self, message: Message | Command, limits: LogLimits, now: float) -> Record:
         with self._lock:
@@ -150,7 +164,20 @@ class _Life:
             self._waiting.append(record)
             self.tail = position
             self._trim_locked(limits, now)
+            evicted = 0
+            if type(message) is Message and message.retain:
+                evicted = self._shelf.put(record, message, now, limits)
+        if evicted:
+            self.evictions.note(evicted)
         return record
+
+    def retained(self, interest: Interest, now: float) -> list[Record]:
+        with self._lock:
+            return self._shelf.find(interest, now)
+
+    def clear_retained(self, tenant: str, target: str, addressee: str, event: str | None) -> int:
+        with self._lock:
+            return self._shelf.clear(tenant, target, addressee, event)
 
     def listen(self, listener: Listener) -> _Following:
         with self._turn, self._lock:

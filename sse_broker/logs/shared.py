@@ -9,6 +9,7 @@ from sse_broker.core.forks import process_id
 from sse_broker.core.ports import (
     Clock,
     Following,
+    Interest,
     Listener,
     LogLimits,
     Lost,
@@ -18,8 +19,9 @@ from sse_broker.core.ports import (
 )
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.pages import Pages
+from sse_broker.logs.retained import tenant_key
 from sse_broker.wire.command import Command
-from sse_broker.wire.message import Message
+from sse_broker.wire.message import AllTenants, Message, Target
 
 __all__ = ["Life", "SharedLog"]
 
@@ -48,6 +50,12 @@ class Life(Protocol):
 
     def listen(self, listener: Listener, lost: Lost) -> Following:
         """See :class:`~sse_broker.core.ports.Log`."""
+
+    def retained(self, interest: Interest) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+
+    def clear_retained(self, tenant: str, target: str, addressee: str, event: str | None) -> int:
+        """See :class:`~sse_broker.core.ports.Log`; the tenant as ``tenant_key`` writes it."""
 
     def close(self) -> None:
         """See :class:`~sse_broker.core.ports.Log`."""
@@ -102,6 +110,16 @@ class SharedLog:
     def roster(self) -> Roster:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().roster
+
+    def retained(self, interest: Interest) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().retained(interest)
+
+    def clear_retained(
+        self, tenant: str | AllTenants | None, target: Target, addressee: str, event: str | None
+    ) -> int:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().clear_retained(tenant_key(tenant), target, addressee, event)
 
     def listen(self, listener: Listener, lost: Lost) -> Following:
         """See :class:`~sse_broker.core.ports.Log`."""

@@ -111,6 +111,10 @@ class SSE(Sender[str]):
         """See :meth:`Broker.last_event_id <sse_broker.Broker.last_event_id>`."""
         return self.broker.last_event_id()
 
+    def clear_retained(self, **whose: Any) -> int:
+        """See :meth:`Broker.clear_retained <sse_broker.broker.Broker.clear_retained>`."""
+        return self.broker.clear_retained(**whose)
+
     def after_commit(self, session: AnySession) -> AfterCommit:
         """See :meth:`Broker.after_commit <sse_broker.Broker.after_commit>`."""
         return self.broker.after_commit(session)

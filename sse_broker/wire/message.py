@@ -136,7 +136,9 @@ class Message:
         if self.id:
             check_id(self.id)
         self._check_address(put)
-        put(self, "body", _body(event, data, self.retry, self.topic))
+        # Of several topics none is named: who reads one of them may not know of the others.
+        topic = self.topic if len(self.topics) == 1 else ""
+        put(self, "body", _body(event, data, self.retry, topic))
 
     def _check_address(self, put: Any) -> None:
         tenant = self.tenant_id

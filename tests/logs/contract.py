@@ -12,6 +12,7 @@ from sse_broker.core.ports import Census, Log, LogLimits, PositionLost
 from sse_broker.testing import FakeClock
 from sse_broker.wire.command import Act, Command
 from tests.core.streams import Hub, Tab
+from tests.logs.state_contract import StateContract
 
 KEEP = LogLimits(resume_window=0, history_size=1000)
 
@@ -20,7 +21,7 @@ def message(data: str = "x", id: str = "") -> Message:
     return Message(Target.BROADCAST, data, id=id)
 
 
-class LogContract:
+class LogContract(StateContract):
     """Subclass it and say how a log is made."""
 
     def make(self, tmp_path) -> Log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask, render_template_string
 
-from sse_broker import SSE, Broker, LogUnavailable
+from sse_broker import SSE, Broker, LogUnavailable, create_blueprint
 from sse_broker.testing import read_events
 
 STREAM = "/sse/stream?user_id=6f9619ff-8b86-d011-b42d-00c04fc964ff"
@@ -71,6 +71,29 @@ def test_a_page_that_renders_first_misses_nothing_of_what_follows(app: Flask) ->
         "welcome",
         "sent before the page connects",
     ]
+
+
+def test_what_is_published_over_http_can_be_retained_and_for_several_topics(app: Flask) -> None:
+    broker: Broker = app.extensions["sse"]
+    app.register_blueprint(create_blueprint(broker, publish_authenticator="t", name="p"))
+    headers = {"Authorization": "Bearer t"}
+
+    def publish(**fields: object) -> tuple[int, dict]:
+        body = {"target": "topic", "data": "x", "event": "e", **fields}
+        answer = app.test_client().post("/publish", json=body, headers=headers)
+        return answer.status_code, answer.json
+
+    assert publish(topics=["a", "b"], retain=True)[0] == 200
+    assert publish(topic="c", retain_for=60)[0] == 200
+    assert data_of(app, f"{STREAM}&topics=b,c", 3) == ["welcome", "x", "x"]
+    for bad, field in (
+        ({"topic": "a", "retain": "yes"}, "retain"),
+        ({"topic": "a", "retain_for": -1}, "retain_for"),
+        ({"target": "broadcast", "retain": True}, "retain"),
+        ({"topics": []}, "topic"),
+    ):
+        status, answer = publish(**bad)
+        assert (status, answer["field"]) == (400, field)
 
 
 def test_the_id_of_now_is_known_before_the_first_message(app: Flask) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from sse_broker.core.ports import (
     Clock,
+    Interest,
     Listener,
     LogLimits,
     Lost,
@@ -34,9 +35,11 @@ from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
 from sse_broker.logs.redis.buffer import Buffer
 from sse_broker.logs.redis.link import Link
+from sse_broker.logs.redis.retained import RedisRetained, asked
 from sse_broker.logs.redis.roster import RedisRoster
 from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS
 from sse_broker.logs.redis.server import Options, connector, parse
+from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
 from sse_broker.wire.command import Command
 from sse_broker.wire.envelope import pack
@@ -80,6 +83,7 @@ class _Life:
         self.roster = RedisRoster(self.link, options, self._now)
         self._keys = (self.stream, options.key("meta"), options.key("ids"))
         self._limits_text, self._clock = _text_of(limits), clock
+        self._kept, self.evictions = RedisRetained(self.link, options), Evictions()
         self._feeds: list[Feed] = []
         self._seen = ("", "")  # an epoch, and an id that was recorded in it
         self._broke = 0  # how many connections had been lost when the server was last checked
@@ -106,7 +110,8 @@ class _Life:
         return Record(0, message.id, message)
 
     def _record(self, message: Message | Command) -> Record:
-        entry, key = pack(message), secrets.token_hex(8)
+        entry, key, retain = pack(message), secrets.token_hex(8), asked(message)
+        keys = self._keys + self._kept.keys
         since = ""
 
         def attempt(again: bool) -> Any:
@@ -116,12 +121,13 @@ class _Life:
             now = self._now()
             more = (since if again else "", now) if again or now else ()
             while True:
-                answer = self.link.run(APPEND, self._keys, entry, message.id, key, *more)
+                answer = self.link.run(APPEND, keys, entry, message.id, key, retain, *more)
                 if answer[0]:
                     return answer
                 self._check()  # wiped: somebody has to begin an epoch
 
-        epoch, place, known = self.link.insist(attempt)
+        epoch, place, known, *evicted = self.link.insist(attempt)
+        self.evictions.note(sum(evicted))
         if not place:
             raise LogUnavailable("too much was recorded since to say", maybe_recorded=True)
         position = self._position(epoch, place)
@@ -169,6 +175,14 @@ class _Life:
         epoch, last = self._check()
         self._enter(epoch)
         return self.epochs.position(_number(last))
+
+    def retained(self, interest: Interest) -> list[Record]:
+        self._check_if_due(float("inf"))
+
+        return self._kept.find(interest, self._now(), _number, self.record)
+
+    def clear_retained(self, tenant: str, target: str, addressee: str, event: str | None) -> int:
+        return self._kept.clear(tenant, target, addressee, event)
 
     def listen(self, listener: Listener, lost: Lost) -> Feed:
         after = self.tail()
@@ -314,5 +328,6 @@ def _text(number: int) -> str:
 
 def _text_of(limits: LogLimits) -> str:
     """Return limits as the scripts have them: milliseconds and bytes, parted by colons."""
-    window, window_bytes, size, ttl, size_bytes = astuple(limits)
-    return f"{window * 1000:.0f}:{window_bytes}:{size}:{ttl * 1000:.0f}:{size_bytes}"
+    window, window_bytes, size, ttl, *rest = astuple(limits)
+    counts = ":".join(str(number) for number in rest)
+    return f"{window * 1000:.0f}:{window_bytes}:{size}:{ttl * 1000:.0f}:{counts}"

@@ -20,6 +20,8 @@ newer than ``last`` even where the clock went back.
 
 from __future__ import annotations
 
+from sse_broker.logs.redis.retained import RETAIN
+
 __all__ = ["APPEND", "CHECK", "LOCATE", "READ", "ROSTER", "SET_LIMITS", "TIME"]
 
 _COMMON = """
@@ -97,12 +99,13 @@ end
 
 APPEND = (
     _COMMON
+    + RETAIN
     + """
--- ARGV: entry, own id, key, and perhaps since, now.  *since* is not empty when this is
--- another try: then the log is looked through for the key first.
--- Returns epoch, id, and the entry of an own id that was there already; no epoch where
--- CHECK has to begin one.
-local entry, own, key, since = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or ''
+-- ARGV: entry, own id, key, what to retain, and perhaps since, now.  *since* is not empty
+-- when this is another try: then the log is looked through for the key first.
+-- Returns epoch, id, the entry of an own id that was there already, and how many retained
+-- messages had to go; no epoch where CHECK has to begin one.
+local entry, own, key, retaining, since = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] or ''
 local state = redis.call('HMGET', meta, 'epoch', 'last')
 local epoch, last = state[1], state[2]
 if not epoch then return {'', '', ''} end
@@ -113,7 +116,7 @@ if since ~= '' then
     if value(found[2], 'k') == key then return {epoch, found[1], ''} end
   end
 end
-local now = clock(ARGV[5] or '')
+local now = clock(ARGV[6] or '')
 if own ~= '' then
   local known = redis.call('HGET', ids, own)
   if known then
@@ -134,7 +137,12 @@ end
 redis.call('HSET', meta, 'last', id)
 redis.call('HINCRBY', meta, 'bytes', #entry)
 if redis.call('HINCRBY', meta, 'n', 1) % 64 == 0 then trim(now, limits(), 256) end
-return {epoch, id, ''}
+local evicted = 0
+if retaining ~= '' then
+  local most = limits()
+  evicted = retain(retaining, id, entry, now, most[6] or 10000, most[7] or 16777216)
+end
+return {epoch, id, '', evicted}
 """
 )
 

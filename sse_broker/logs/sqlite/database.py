@@ -29,6 +29,7 @@ from sse_broker.core.sync import native_lock
 from sse_broker.errors import LogUnavailable
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.sqlite.reading import Reading
+from sse_broker.logs.sqlite.retained import SqliteRetained
 
 __all__ = ["BITS", "Database", "State"]
 
@@ -98,6 +99,7 @@ class Database:
     def __init__(self, path: str, synchronous: str, timeout: float) -> None:
         self.path = path
         self.epochs = Epochs(BITS)
+        self.retained = SqliteRetained(lambda sql: sql.replace("{", "").replace("}", ""))
         self.turn = native_lock()
         self._synchronous = synchronous
         self._timeout = timeout
@@ -202,6 +204,7 @@ class Database:
             if not db.execute("PRAGMA user_version").fetchone()[0]:
                 self._create(db, found.st_ino)
             self._note_epoch(db, found.st_ino)
+            self.retained.prepare(db)
             db.execute("COMMIT")
         except BaseException:
             db.close()

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sse_broker.core.ports import (
     Clock,
+    Interest,
     Listener,
     LogLimits,
     Lost,
@@ -40,6 +41,7 @@ from sse_broker.logs.entries import read_entry
 from sse_broker.logs.feed import Feed
 from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
+from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
 from sse_broker.logs.sqlite.database import Database, State
 from sse_broker.logs.sqlite.roster import SqliteRoster
@@ -111,6 +113,7 @@ class _Life:
         self._feeds: list[Feed] = []
         self._lock = native_lock()
         self._waiting: collections.deque[_Ticket] = collections.deque()
+        self.evictions, self._evicted = Evictions(), 0
 
     def bind(self, limits: LogLimits, clock: Clock) -> None:
         self._limits, self._clock = limits, clock
@@ -133,6 +136,9 @@ class _Life:
             raise ticket.error
         if wrote:
             self._ringer.ring()
+        if self._evicted:
+            evicted, self._evicted = self._evicted, 0
+            self.evictions.note(evicted)
         return ticket.record
 
     def _commit(self, batch: Sequence[_Ticket]) -> None:
@@ -164,6 +170,10 @@ class _Life:
             total += size
             row = (now, size, total, own_id or None, ticket.entry)
             tail = db.execute(_INSERT, row).lastrowid or 0
+            if type(message) is Message and message.retain:
+                self._evicted += self.database.retained.put(
+                    db, message, tail, ticket.entry, now, self._limits
+                )
             position = epochs.position(tail)
             records.append(Record(position, own_id or epochs.id(position), message))
         if tail // TRIM_EVERY != before // TRIM_EVERY:
@@ -259,6 +269,21 @@ class _Life:
             return state.gone if row is None else int(row[0])
 
         return self.database.read(newest, feed=feed)
+
+    def retained(self, interest: Interest) -> list[Record]:
+        self.tail_known()
+        kept, epochs, now = self.database.retained, self.epochs, self._clock.time()
+
+        def decode(number: int, entry: bytes) -> Record:
+            position = epochs.position(number)
+            return read_entry(position, epochs.id(position), entry)
+
+        return kept.records(self.database.read(lambda db: kept.find(db, interest, now)), decode)
+
+    def clear_retained(self, tenant: str, target: str, addressee: str, event: str | None) -> int:
+        kept = self.database.retained
+        with self.database.turn:
+            return self.database.write(lambda db: kept.clear(db, tenant, target, addressee, event))
 
     def listen(self, listener: Listener, lost: Lost) -> Feed:
         after = self.tail()
