@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test docs check format fast coverage live bench bench-peers torture soak clean
+.PHONY: help run test docs dist check format fast coverage live bench bench-peers torture soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -56,6 +56,16 @@ torture: $(VENV)/.dev ## Kill, stop and fill things for SECONDS per log, and loo
 
 soak: $(VENV)/.dev ## Run for an hour with comings, goings and restarts; draw soak.svg
 	$(BIN)/python -m tests.live.soak --seconds $(or $(SOAK),3600) --picture soak.svg
+
+# Every byte of what is published follows from the commit: its date is the date of all files.
+dist: $(VENV)/.dev ## Build what is published, twice the same, into dist/; see RELEASING.md
+	rm -rf dist build/dist && mkdir -p dist build/dist
+	git archive --format=tar HEAD | tar -x -C build/dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build -n -o dist build/dist >/dev/null
+	cd dist && for one in *.tar.gz; do tar -xzf $$one && rm $$one \
+		&& tar --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner \
+			-cf - $${one%.tar.gz} | gzip -n9 > $$one && rm -r $${one%.tar.gz}; done
+	$(BIN)/twine check --strict dist/*
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .coverage .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
