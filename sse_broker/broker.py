@@ -14,7 +14,9 @@ from typing import NoReturn
 from sse_broker.commit import AfterCommit, AnySession
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
+from sse_broker.core.commands import REMEMBERED, mark_of
 from sse_broker.core.counts import Stats
+from sse_broker.core.inspection import Inspection
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
 from sse_broker.core.sending import Sender, check_message
 from sse_broker.core.streams import Streams
@@ -148,7 +150,8 @@ class Broker(Sender[str]):
     def disconnect_user(self, user_id: UserID, reason: str = "disconnected") -> None:
         """End every stream of a user, in all processes that share the log.
 
-        Each gets what waits for it, then ``event: close`` with *reason*.  A
+        Each gets what waits for it, then ``event: close`` with *reason*; what has not
+        ended after the setting ``drain_timeout`` is cut.  A
         browser comes back after that; the authenticator decides how it is met.
         Returns once the log has the command.
 
@@ -156,17 +159,19 @@ class Broker(Sender[str]):
         :raises InvalidMessage: *reason* is empty, too long or more than a line.
         :raises LogUnavailable: nobody was disconnected.
         """
-        self.log.append(Command(Act.DISCONNECT_USER, normal_user_id(user_id), reason))
+        self._command(Command(Act.DISCONNECT_USER, normal_user_id(user_id), reason), REMEMBERED)
 
     def disconnect_client(self, client_id: str, reason: str = "disconnected") -> None:
         """End one stream, whichever process has it.  As :meth:`disconnect_user`."""
-        self.log.append(Command(Act.DISCONNECT_CLIENT, client_id, reason))
+        self._command(Command(Act.DISCONNECT_CLIENT, client_id, reason), REMEMBERED)
 
     def revoke(
         self, token_id: str, expires_at: float | None = None, reason: str = "revoked"
     ) -> None:
         """End every stream of a token, in all processes, and refuse it from now on.
 
+        A stream ends at once: what waits for it is dropped, it gets ``event: close``
+        with *reason*, and is cut after the setting ``drain_timeout``.
         *token_id* is what identities carry (the claim ``jti`` of a JWT).  It is
         refused with 401 until *expires_at*, in seconds since the Unix epoch, or
         for a day where that is not said.
@@ -175,9 +180,13 @@ class Broker(Sender[str]):
         :raises LogUnavailable: the token may still be accepted.
         """
         command = Command(Act.REVOKE, token_id, reason)
-        until = self._clock.time() + REVOKED_FOR if expires_at is None else expires_at
-        # First remembered, then said: a stream that registers meanwhile meets one of the two.
-        self.log.roster.revoke(token_id, until)
+        now = self._clock.time()
+        self._command(command, REVOKED_FOR if expires_at is None else expires_at - now)
+
+    def _command(self, command: Command, remembered: float) -> None:
+        # First remembered, then said: a stream that registers meanwhile, and a process
+        # that misses the record, meet one of the two.
+        self.log.roster.revoke(mark_of(command), self._clock.time() + remembered)
         self.log.append(command)
 
     def get_stats(self) -> Stats:
@@ -187,6 +196,14 @@ class Broker(Sender[str]):
         sums, which are 0 if it does not answer.
         """
         return self.streams.stats()
+
+    def inspect(self) -> Inspection:
+        """Return a moment of this process in detail: its streams, what is on its way, its threads.
+
+        Memory only; never waits.  It says who is connected and what they subscribe
+        to, so it is for operators and tests and not for everybody.
+        """
+        return self.streams.here().inspect()
 
     def health(self) -> dict[str, bool]:
         """Return what readiness depends on, each with whether it is well.

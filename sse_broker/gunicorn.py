@@ -33,9 +33,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from sse_broker.core.reader import Reader
 from sse_broker.core.streams import Streams
-from sse_broker.servers.capacity import HANDOFF
+from sse_broker.servers.gunicorn import HANDOFF, sends_as_it_is
 from sse_broker.transport import hosts
-from sse_broker.transport.direct import as_it_is
 from sse_broker.transport.pump import Pump
 from sse_broker.web.stream import Stream
 
@@ -49,9 +48,9 @@ _log = logging.getLogger("sse_broker.gunicorn")
 class Detach(BaseException):
     """Leaves a request's thread with its stream; gunicorn catches no BaseException."""
 
-    def __init__(self, handoff: _Handoff) -> None:
+    def __init__(self, handoff: _Handoff, handed: tuple[Streams, Reader]) -> None:
         super().__init__()
-        self.handoff = handoff
+        self.handoff, self.handed = handoff, handed
 
 
 class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -97,12 +96,15 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         gc.freeze()
 
         def offering(environ: dict[str, Any], start_response: Any) -> Any:
-            response = getattr(start_response, "__self__", None)
-            if type(response) is not Response:  # HTTP/2 has one of its own
-                return app(environ, start_response)
-            handoff = environ[HANDOFF] = _Handoff(self, response, environ)
+            environ[HANDOFF] = True
             body = app(environ, start_response)
-            return body if handoff.stream is None else _Tail(body, handoff)
+            if type(body) is not Stream:  # something is in between, or it is another's response
+                return body
+            response = getattr(start_response, "__self__", None)
+            if not sends_as_it_is(response):  # HTTP/2 has one of its own
+                return body
+            handoff = environ[HANDOFF] = _Handoff(self, response, environ, body)
+            return _Leaving(handoff)
 
         self.wsgi = offering
 
@@ -111,7 +113,7 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             return super().handle(conn)
         except Detach as leaving:
-            leaving.handoff.adopt(conn.sock)
+            leaving.handoff.adopt(leaving.handed, conn.sock)
             return leaving
 
     def finish_request(self, conn: Any, fs: Any) -> None:
@@ -146,72 +148,36 @@ class _Closing:
 
 
 class _Handoff:
-    """One request's offer to take its stream over, and what is left of the request then."""
+    """One request whose stream is to leave, and what is left of the request then."""
 
-    __slots__ = (
-        "_began",
-        "_environ",
-        "_late",
-        "_request",
-        "_response",
-        "_worker",
-        "body",
-        "stream",
-    )
+    __slots__ = ("_began", "_environ", "_request", "_response", "_worker", "is_taken", "stream")
 
-    def __init__(self, worker: StreamWorker, response: Any, environ: dict[str, Any]) -> None:
+    def __init__(
+        self, worker: StreamWorker, response: Any, environ: dict[str, Any], stream: Stream
+    ) -> None:
         self._worker, self._response, self._environ = worker, response, environ
+        self.stream = stream
         self._began = dt.datetime.now()
         self._request: Any = None
-        self._late = False
-        self.stream: Stream | None = None
-        self.body: Any = None
-
-    @property
-    def is_taken(self) -> bool:
+        self.is_taken = False
         """Whether the stream has left, so that what ends its request has to wait."""
-        return self._late
-
-    def accepts(self) -> bool:
-        """Whether the frames may go to the socket as they are."""
-        response, pump = self._response, self._worker.pump
-        if pump is None or not as_it_is(response):
-            return False
-        pump.restart()  # should it have died; the broker would do it within a second
-        response.force_close()  # nothing is asked on this connection after the stream
-        return True
-
-    def leave(self, body: Any) -> None:
-        """Leave the thread.
-
-        :raises Detach: always.
-        """
-        self._late = True
-        self.body = body
-        raise Detach(self)
 
     def keep(self, request: Any) -> None:
         """Note the request whose end will have to be told."""
         self._request = request
 
-    def adopt(self, sock: Any) -> None:
+    def adopt(self, handed: tuple[Streams, Reader], sock: Any) -> None:
         """Give the socket and the stream to the pump."""
-        stream, worker, response = self.stream, self._worker, self._response
-        assert stream is not None
-        assert worker.pump is not None
-        handed = stream.hand_off()
-        assert handed is not None
+        worker, response = self._worker, self._response
         streams, reader = handed
-        late = None
-        if worker.keeps_requests or self.body is not stream:
-            late = self
-        end = _End(worker, streams, reader, late)
+        wants_end = worker.keeps_requests or self.stream.at_close
+        end = _End(worker, streams, reader, self if wants_end else None)
+        assert worker.pump is not None
         worker.pump.adopt(reader, sock, bool(response.chunked), end)
 
     def conclude(self, written: int) -> None:
-        """Do what was put off: close the body, write the access line, call the hook."""
-        if self.body is not self.stream and hasattr(self.body, "close"):
-            self.body.close()
+        """Do what was put off: close the stream, write the access line, call the hook."""
+        self.stream.close()
         worker, response = self._worker, self._response
         if not worker.keeps_requests:
             return
@@ -240,26 +206,34 @@ class _End:
             self._worker.handed_back()
 
 
-class _Tail(Iterator[bytes]):
-    """A stream's body as gunicorn iterates it; at the end of its first frames it leaves."""
+class _Leaving(Iterator[bytes]):
+    """A stream as gunicorn iterates it here: after its first frames it leaves."""
 
-    def __init__(self, body: Any, handoff: _Handoff) -> None:
-        self._body, self._items, self._handoff = body, iter(body), handoff
+    __slots__ = ("_handoff", "_has_begun")
+
+    def __init__(self, handoff: _Handoff) -> None:
+        self._handoff, self._has_begun = handoff, False
 
     def __next__(self) -> bytes:
-        try:
-            item: bytes = next(self._items)
-        except StopIteration:
-            stream = self._handoff.stream
-            if stream is not None and stream.hand_off() is not None:
-                self._handoff.leave(self._body)
-            raise
-        return item
+        handoff = self._handoff
+        stream, pump = handoff.stream, handoff._worker.pump
+        assert pump is not None
+        if not self._has_begun:
+            self._has_begun = True
+            pump.restart()  # should it have died; the broker would do it within a second
+            handoff._response.force_close()  # nothing is asked on this connection afterwards
+            stream.leave()
+            return next(stream)
+        handed = stream.hand_off()
+        if handed is None:  # it was refused, or is over already
+            return next(stream)
+        handoff.is_taken = True
+        raise Detach(handoff, handed)
 
     def close(self) -> None:
-        """Close the body, unless it lives on."""
-        if not self._handoff.is_taken and hasattr(self._body, "close"):
-            self._body.close()
+        """Close the stream, unless it lives on."""
+        if not self._handoff.is_taken:
+            self._handoff.stream.close()
 
 
 def _handed(environ: dict[str, Any]) -> _Handoff | None:

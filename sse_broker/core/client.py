@@ -9,7 +9,8 @@ Life of a client::
 
     BEHIND    takes no live frames: its reader goes on from the log
     LIVE      takes what the broker offers
-    DRAINING  takes nothing more; what waits is still written, then a close event
+    DRAINING  takes nothing more; what waits is still written, then a close event;
+              end() drops what waits
     CLOSED    nothing waits and nothing is written
 
 Lock map
@@ -126,6 +127,11 @@ class FrameQueue(StdlibQueue):  # type: ignore[misc]  # queue.Queue, whatever wa
             self.mutex.acquire()
             self.armed = False
 
+    def snapshot(self) -> list[Record]:
+        """Return what waits, without taking it.  Any thread; never waits long."""
+        with self.mutex:
+            return list(self.queue)
+
     def wait_armed(self, timeout: float) -> None:
         """Wait as :meth:`wait` does, without the mutex; ``armed`` was set while it was held."""
         rang = False
@@ -213,7 +219,9 @@ class Client:
         "address",
         "connected_at",
         "dropped",
+        "drops",
         "end_by",
+        "ends_soon",
         "expires_at",
         "id",
         "identity",
@@ -264,6 +272,8 @@ class Client:
         self.sent = 0  # frames written; only who writes for it adds
         self.dropped = 0
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
+        self.drops = False  # it may read no more: what waits for it is dropped
+        self.ends_soon = False  # it is cut after drain_timeout if it has not ended
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
         self.transport: Any = None  # what others may write to for it; the host's
         self._overflow = overflow
@@ -459,9 +469,11 @@ class Client:
             if self._state is _BEHIND:
                 self.queue.wait(timeout)
 
-    def close(self, reason: str, delivered: int = 0) -> None:
+    def close(self, reason: str, delivered: int = 0, *, soon: bool = False) -> None:
         """End the stream in order: what waits is written, then ``event: close``.  Idempotent.
 
+        If it is to end *soon*, the reaper cuts it after ``drain_timeout``, else after
+        ``client_timeout``.
         *delivered* is a position as in :meth:`beat`, if there is one: the client
         comes back with it, also where nothing was written to it for long.
         """
@@ -470,6 +482,26 @@ class Client:
                 self._beat = delivered
             if self._state is _BEHIND or self._state is _LIVE:
                 self._reason = reason
+                self._move_locked(_DRAINING)
+            self.ends_soon = self.ends_soon or soon
+
+    def end(self, reason: str, delivered: int = 0) -> None:
+        """End the stream because it may read no more: drop what waits, then ``event: close``.
+
+        The reaper cuts it after ``drain_timeout``.  *delivered* is as for
+        :meth:`close`.  Any thread; never blocks; idempotent.
+        """
+        frames = self.queue
+        with frames.mutex:
+            if self._state is _CLOSED or self.drops:
+                return
+            self.drops = self.ends_soon = True
+            self._reason = reason
+            let_go = self._state is not _LIVE or frames.queue or self._lost_before
+            self._beat = None if let_go or self._lost_after else delivered or None
+            self._lost_before = self._lost_after = 0
+            frames.queue.clear()
+            if self._state is not _DRAINING:
                 self._move_locked(_DRAINING)
 
     def cut(self, reason: str) -> None:

@@ -1,17 +1,19 @@
-"""From the log's record to the audience: collect, match once, group neighbours.
+"""From the log's record to the audience: match once, collect, group neighbours.
 
 Flow::
 
-    log ──deliver()──▶ incoming ──host's turn──▶ match ──▶ batch of neighbours ──▶ host.write()
-                           │                       │
-                           └── lose(position)      └── command: end the streams that it means
+    log ──deliver()──▶ match ──▶ incoming ──host's turn──▶ batch of neighbours ──▶ host.write()
+        ──lose()─────▶ commands of the gap ──▶ incoming ──▶ end the streams that they mean
 
-Records are taken in log order.  A record is matched once, when it is collected,
-and neighbours for the same audience leave as one batch.
+Records are taken in log order.  A record is matched once, when it arrives, and
+neighbours for the same audience leave as one batch.  Where the host is so far
+behind that records are skipped, their clients go on from the log; commands are
+never skipped.
 
 Lock map
     _lock     the lock of the process: guards the registry and ``matched``
-    order     taken alone here; no client's lock and no host's is taken inside
+    order     taken alone, or inside a log's own turn; no client's lock and no
+              host's is taken inside
 """
 
 from __future__ import annotations
@@ -21,16 +23,30 @@ import logging
 from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
-from sse_broker.core.ports import Record, StreamHost
+from sse_broker.core.ports import Log, PositionLost, Record, StreamHost
 from sse_broker.core.registry import Registry
 from sse_broker.core.sync import NativeLock
+from sse_broker.errors import LogUnavailable
 from sse_broker.wire.command import Act, Command
-from sse_broker.wire.message import Message
 
 __all__ = ["Delivery"]
 
 BATCH_BYTES = 32 * 1024  # of frames that leave together
 MOST_WAITING, MOST_BYTES = 16_384, 32 * 1024 * 1024  # records on their way to the clients
+READ_RECORDS = 256  # of a gap, at a time
+
+Matched = tuple[Record, Sequence[Client]]
+"""A message's record and its audience."""
+
+
+class Gap:
+    """Messages up to a position that did not come this way."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
 
 _log = logging.getLogger("sse_broker.broker")
 
@@ -43,16 +59,23 @@ class Delivery:
     """
 
     def __init__(
-        self, registry: Registry, lock: NativeLock, make_host: Callable[[], StreamHost]
+        self,
+        registry: Registry,
+        lock: NativeLock,
+        log: Log,
+        make_host: Callable[[], StreamHost],
     ) -> None:
         self._registry = registry
         self._make_host = make_host
         self._lock = lock
+        self._source = log
         self.host: StreamHost | None = None
         self.matched = 0  # who is registered now is offered everything after this; under the lock
         self.delivered = 0  # who was registered has been offered everything up to this
-        # Records, and between them the positions from which on they follow after a loss.
-        self._incoming: collections.deque[Record | int] = collections.deque()
+        # Messages with their audiences, commands, and gaps between them.
+        self._incoming: collections.deque[Matched | Record | Gap] = collections.deque()
+        self._urgent: collections.deque[Command] = collections.deque()  # do not wait their turn
+        self.must_recheck = False  # commands may have been missed; the process clears it
         self._is_due = False  # whether the host has been asked for a turn that has not begun
         self._is_at_it = False  # a log handler that sends comes in between
         # In bytes; each is written by one side alone, but at a skip.
@@ -104,36 +127,88 @@ class Delivery:
 
         self.host.call(close_each)  # on the host, so that what was sent before comes first
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many records are on their way to the streams, and their bytes."""
+        return len(self._incoming), max(0, self._received - self.collected)
+
     def deliver(self, record: Record) -> None:
         """Offer one record to the clients it is for.  Called in log order; waits for nobody."""
-        self._take(record)
+        if isinstance(record.message, Command):
+            self._take_command(record)
+            return
+        with self._lock:
+            audience = self._registry.match(record.message)
+            self.matched = record.position
+        incoming, size = self._incoming, len(record.frame)
+        incoming.append((record, audience))
+        self._received += size
+        if len(incoming) > MOST_WAITING or self._received - self.collected > MOST_BYTES:
+            self._skip_to(record.position)
+        if not self._is_due:  # else the turn that was asked for finds this one too
+            self._is_due = True
+            assert self.host is not None
+            self.host.hand_out(self._fan_out, lambda: len(audience))
+
+    def _take_command(self, record: Record) -> None:
+        assert isinstance(record.message, Command)
+        with self._lock:
+            self.matched = record.position
+        if record.message.act is Act.REVOKE:
+            self._urgent.append(record.message)
+        self._incoming.append(record)
+        self._ask_for_turn()
+
+    def _ask_for_turn(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            assert self.host is not None
+            self.host.call(self._fan_out)
+
+    def _skip_to(self, position: int) -> None:
+        """Let messages be read from the log by who they were for; keep the commands among them."""
+        incoming, kept = self._incoming, list[Record]()
+        while True:
+            try:  # the host may take items at the same time
+                item = incoming.popleft()
+            except IndexError:
+                break
+            if isinstance(item, Record):
+                kept.append(item)
+        self.collected = self._received
+        incoming.append(Gap(position))
+        incoming.extend(kept)
 
     def lose(self, position: int) -> None:
-        """Have every client told what it missed: records before *position* never came here."""
-        self._take(position)
+        """Have every client told what it missed: records before *position* never came here.
 
-    def _take(self, item: Record | int) -> None:
-        host, incoming = self.host, self._incoming
-        assert host is not None
-        incoming.append(item)
-        if isinstance(item, Record):
-            self._received += len(item.frame)
-            if len(incoming) > MOST_WAITING or self._received - self.collected > MOST_BYTES:
-                incoming.clear()  # a host that is this far behind: the log has them all
-                self.collected = self._received
-                incoming.append(item.position)
-        if self._is_due:  # the turn that was asked for finds this one too
-            return
-        self._is_due = True
-        if isinstance(item, int) or isinstance(item.message, Command):
-            host.call(self._fan_out)
-        else:
-            message = item.message
-            host.hand_out(self._fan_out, lambda: self._audience_of(message))
-
-    def _audience_of(self, message: Message) -> int:
+        Called by the log in place of a record.  May read the log: commands of the
+        gap are obeyed.  Where they cannot be had any more, :attr:`must_recheck` says
+        that commands may have been missed.
+        """
         with self._lock:
-            return len(self._registry.match(message))
+            after, self.matched = self.matched, position
+        commands = self._commands_between(after, position)
+        self._incoming.append(Gap(position))
+        if commands is None:
+            self.must_recheck = True
+        else:
+            self._incoming.extend(commands)
+        self._ask_for_turn()
+
+    def _commands_between(self, after: int, position: int) -> list[Record] | None:
+        """Return the commands of a gap; ``None`` if they cannot be had any more."""
+        commands: list[Record] = []
+        try:
+            while after < position:
+                records = self._source.read(after, READ_RECORDS)
+                if not records:
+                    break
+                commands += [one for one in records if isinstance(one.message, Command)]
+                after = records[-1].position
+        except (PositionLost, LogUnavailable):
+            return None
+        return commands
 
     def _fan_out(self) -> None:
         """Write what came in.  One turn at a time; a call in between leaves its work to that."""
@@ -151,24 +226,24 @@ class Delivery:
         batch: list[Record] = []
         audience: Sequence[Client] = ()
         while incoming:
+            while self._urgent:
+                self._obey(self._urgent.popleft())
             try:
                 item = incoming.popleft()
-            except IndexError:  # cleared a moment ago
+            except IndexError:  # skipped a moment ago
                 continue
-            if isinstance(item, int) or isinstance(item.message, Command):
+            if not isinstance(item, tuple):
                 self._spread(audience, batch, size)
                 audience, batch, size = (), [], 0
                 self._act_on(item)
                 continue
-            with self._lock:
-                clients = self._registry.match(item.message)
-                self.matched = item.position
+            record, clients = item
             others = clients is not audience and (len(clients) > 1 or clients != audience)
             if others or size > BATCH_BYTES:
                 self._spread(audience, batch, size)
                 audience, batch, size = clients, [], 0
-            batch.append(item)
-            size += len(item.frame)
+            batch.append(record)
+            size += len(record.frame)
         self._spread(audience, batch, size)
 
     def _spread(self, audience: Sequence[Client], batch: list[Record], size: int) -> None:
@@ -192,26 +267,33 @@ class Delivery:
             client.fall_behind()
         self._tell(clients)
 
-    def _act_on(self, item: Record | int) -> None:
-        if isinstance(item, int):
-            self._go_on_from(item)
+    def _act_on(self, item: Record | Gap) -> None:
+        if isinstance(item, Gap):
+            self._go_on_after(item)
             return
         assert isinstance(item.message, Command)
         self._obey(item.message)
-        with self._lock:
-            self.matched = item.position
-        self.delivered = item.position
+        self.delivered = max(self.delivered, item.position)
 
-    def _go_on_from(self, position: int) -> None:
+    def _go_on_after(self, gap: Gap) -> None:
         assert self.host is not None
         with self._lock:
             clients = self._registry.clients()
-            self.matched = position
         self._have_read(clients)
-        self.delivered = position
+        self.delivered = gap.position
         self.host.trouble(
             f"{len(clients)} streams go on from the log: not all records came to them"
         )
+
+    def obey(self, commands: Sequence[Command]) -> None:
+        """End the streams here that some commands are about.  Any thread; never waits."""
+
+        def obey_each() -> None:
+            for command in commands:
+                self._obey(command)
+
+        assert self.host is not None
+        self.host.call(obey_each)
 
     def _obey(self, command: Command) -> None:
         """End the streams here that a command is about."""
@@ -225,9 +307,13 @@ class Delivery:
                 clients = self._registry.clients()
             else:
                 clients = ()
+        if command.act is Act.REVOKE:
+            clients = tuple(one for one in clients if one.identity.token_id == command.value)
         for client in clients:
-            if command.act is not Act.REVOKE or client.identity.token_id == command.value:
-                client.close(command.reason, self.delivered)
+            if command.act is Act.REVOKE:
+                client.end(command.reason, self.delivered)
+            else:
+                client.close(command.reason, self.delivered, soon=True)
         self._tell(clients)
 
     def _tell(self, clients: Sequence[Client]) -> None:

@@ -8,8 +8,9 @@ Life: NEW ──start()──▶ RUNNING ──stop()──▶ STOPPED ──sta
 Lock map
     _lock     guards the registry, the counts, the life and ``delivery.matched``;
               native; held for dictionary work only
-    _starting held while the broker starts; taken before any other; a greenlet's
-              lock under gevent, because starting a thread waits
+    _changing_life  held while the broker starts or stops, so one follows the other;
+              taken before any other; a greenlet's lock under gevent, because
+              both wait; reentrant, because a receiver may call either
     order     _lock is taken alone, or inside a log's own turn and the lock of the
               host of streams; a client's lock is never taken while it is held
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -25,9 +27,11 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.admission import Admission
 from sse_broker.core.client import Client
+from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
 from sse_broker.core.delivery import Delivery
 from sse_broker.core.identity import Identity
+from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.ports import Census, Clock, Following, Log, StreamHost
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
@@ -66,11 +70,11 @@ class Process:
         self._clock = clock
         self._lock = native_lock()
         self.patched = patched()
-        self._starting = threading.Lock()
+        self._changing_life = threading.RLock()
         self._registry = Registry()
         self._tally = Tally(self._lock)
         self._life = Life.NEW
-        self.delivery = Delivery(self._registry, self._lock, make_host)
+        self.delivery = Delivery(self._registry, self._lock, log, make_host)
         self.admission = Admission(
             config, self._registry, self._tally, lambda: self._life is Life.STOPPED
         )
@@ -87,10 +91,15 @@ class Process:
             lambda: (self.delivery.delivered, self.delivery.collected),
             self.forget,
             self._each_tick(ticks),
-            self.presence.report,
+            self._report,
             lambda client: self.delivery.settle((client,)),
         )
         self.presence.nudge = self.reaper.nudge
+
+    @property
+    def size(self) -> int:
+        """How many clients there are.  Takes no lock."""
+        return len(self._registry)
 
     @property
     def has_streams(self) -> bool:
@@ -116,6 +125,28 @@ class Process:
                 raise failure
 
         return tick
+
+    def _report(self, now: float) -> None:
+        if self.delivery.must_recheck:
+            self._recheck()
+        self.presence.report(now)
+
+    def _recheck(self) -> None:
+        """Obey the commands of a gap that could not be read, as far as the roster remembers them.
+
+        :raises LogUnavailable: the roster cannot be asked now; asked again at the next report.
+        """
+        clients, roster = self._clients(), self._source.roster
+        asked = {command for client in clients for command in commands_about(client)}
+        found = [command for command in asked if roster.is_revoked(mark_of(command))]
+        self.delivery.must_recheck = False
+        self.delivery.obey(found)
+        _log.warning(
+            "commands may have been lost with records of the log: %d streams were checked again,"
+            " and %d commands were found",
+            len(clients),
+            len(found),
+        )
 
     def _restart_others(self) -> None:
         if self._following is not None:
@@ -150,7 +181,7 @@ class Process:
 
         :raises LogUnavailable: the log cannot be read.
         """
-        with self._starting:
+        with self._changing_life:
             if self._life is not Life.RUNNING:
                 self.delivery.start()
                 self._following = self._source.listen(self.delivery.deliver, self.delivery.lose)
@@ -163,13 +194,19 @@ class Process:
             self.reaper.start()
 
     def stop(self, timeout: float) -> None:
-        """Close every stream in order, wait up to *timeout* seconds, cut the rest.  Idempotent."""
-        with self._lock:
-            was, self._life = self._life, Life.STOPPED
-            clients = self._registry.clients()
-            self._empty.clear()
-        if was is not Life.RUNNING:
-            return
+        """Close every stream in order, wait up to *timeout* seconds, cut the rest.  Idempotent.
+
+        A start or stop that comes meanwhile waits for this one.
+        """
+        with self._changing_life:
+            with self._lock:
+                was, self._life = self._life, Life.STOPPED
+                clients = self._registry.clients()
+                self._empty.clear()
+            if was is Life.RUNNING:
+                self._end(clients, timeout)
+
+    def _end(self, clients: Sequence[Client], timeout: float) -> None:
         self.delivery.close(clients, "shutdown")
         if clients:
             self._empty.wait(timeout)
@@ -277,10 +314,32 @@ class Process:
         self._tally.add("messages_published")
 
     def counts(self) -> Counts:
-        """Return what was counted since the process began, live clients included."""
+        """Return what was counted since the process began, live clients included.  Never waits."""
         self.delivery.look(self._clients())
         with self._lock:
             return self._tally.sum_locked(self._registry.clients())
+
+    def inspect(self) -> Inspection:
+        """Return what is to be seen of this process.  Memory only; never waits."""
+        clients, now = self._clients(), self._clock.monotonic()
+        self.delivery.look(clients)
+        waiting, size = self.delivery.waiting
+        host = self.delivery.host
+        return Inspection(
+            pid=os.getpid(),
+            process=self.presence.process,
+            life=self._life.value,
+            log=self._source.url,
+            follows=self.follows,
+            host="" if host is None else type(host).__name__.lower(),
+            host_is_alive=self.delivery.is_alive,
+            delivered=self.delivery.delivered,
+            waiting=waiting,
+            waiting_bytes=size,
+            senders_waiting=0,
+            threads=threads_of_ours(),
+            streams=tuple(view_of(client, now) for client in clients),
+        )
 
     def stats(self) -> Stats:
         """Return a moment of this process, and of all as the last report had it."""

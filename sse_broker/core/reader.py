@@ -55,6 +55,7 @@ class Reader:
         "_pause",
         "_replaying",
         "_retry",
+        "_skipped",
         "_state",
         "client",
         "cursor",
@@ -95,6 +96,7 @@ class Reader:
         self._chunks: list[bytes] = []  # to be written; few, and none most of the time
         self._pause = 0.0  # how long it waited last for a log that cannot be read
         self._over = False
+        self._skipped = False  # whether frames before the cursor were never written
         self._state: Iterator[bytes] | None = None  # what follows the chunks, if anything
         self._begin(lost, resumed, state)
 
@@ -142,6 +144,8 @@ class Reader:
             self._take_records([record])
         if self.client.state is State.CLOSED:
             return None
+        if self.client.drops and not self._over:
+            self._drop()
         if not self._chunks and self._replaying:
             self._replay(timeout)
         if not self._chunks and not self._over:
@@ -273,9 +277,15 @@ class Reader:
             self.cursor = max(self.cursor, took.beat)
             self._chunks.append(self._heartbeat(self.cursor, moved))
 
+    def _drop(self) -> None:
+        """Write nothing more of what was read: the client may not have it any more."""
+        self._skipped = self._skipped or bool(self._chunks) or self._state is not None
+        self._chunks.clear()
+        self._state = None
+
     def _close_frame(self) -> bytes:
         data = {"reason": self.client.reason}
-        at = self._log.cursor(self.cursor)
+        at = "" if self._skipped else self._log.cursor(self.cursor)  # it keeps the id it has
         return retry_frame(self._retry()) + library_frame("close", at, data)
 
     def _say_lost(self, count: int) -> None:

@@ -157,10 +157,10 @@ class Reaper:
             if reason == "timeout":
                 client.cut(reason)
                 self._forget(client, reason)
-            elif reason:
-                client.close(
-                    reason, delivered
-                )  # again and again is fine; only the first one counts
+            elif reason == "expired":
+                client.end(reason, delivered)
+            elif reason:  # again and again is fine; only the first one counts
+                client.close(reason, delivered)
             elif now - client.last_seen >= quiet or (has_moved and client.last_seen <= told_at):
                 client.beat(delivered)
             if now - client.last_seen >= STUCK:
@@ -170,9 +170,8 @@ class Reaper:
         config = self._config
         if client.state is State.CLOSED or now - client.last_seen > config.client_timeout:
             return "timeout"
-        if client.state is State.DRAINING:  # what it was told while it takes a little now and then
-            client.end_by = now + config.client_timeout if client.end_by is None else client.end_by
-            return "timeout" if now > client.end_by else ""
+        if client.state is State.DRAINING:
+            return self._cut_of(client, now)
         if client.expires_at is not None and unix_time >= client.expires_at:
             return "expired"
         age = config.max_stream_age
@@ -180,3 +179,14 @@ class Reaper:
         if age and now - client.connected_at >= age * (0.8 * client.spread + 0.2):
             return "max_age"
         return ""
+
+    def _cut_of(self, client: Client, now: float) -> str:
+        """Say whether a client has had its time to end, also if it takes a little now and then."""
+        patience = self._config.client_timeout
+        if client.ends_soon:
+            patience = self._config.drain_timeout
+            if client.end_by is not None:
+                client.end_by = min(client.end_by, now + patience)
+        if client.end_by is None:
+            client.end_by = now + patience
+        return "timeout" if now > client.end_by else ""

@@ -33,6 +33,7 @@ from sse_broker.errors import (
     InvalidMessage,
     LogUnavailable,
     StreamingUnsupported,
+    TooManyConnections,
     TopicForbidden,
     TopicsNotEnabled,
 )
@@ -77,7 +78,7 @@ class Streams:
     def describe(self) -> str:
         """Return this process's life and number of clients, for a ``repr``.  Never waits."""
         here = self.here()
-        return f"{here.life.value}, {here.counts().active_connections} clients"
+        return f"{here.life.value}, {here.size} clients"
 
     def start(self) -> None:
         """See :meth:`Broker.start <sse_broker.Broker.start>`."""
@@ -220,6 +221,10 @@ class Streams:
     def refused(self, setting: str, *, publish: bool = False) -> None:
         """Count a stream, or a publish, that a host refused because of *setting*."""
         self.here().admission.refused(setting, streams=0 if publish else 1)
+
+    def too_many(self, setting: str) -> TooManyConnections:
+        """Count a stream that a host refuses because of *setting*; return what says so."""
+        return self.here().admission.too_many(setting)
 
     def rate_unchecked(self) -> None:
         """Count a request that a host let through because its rate could not be told."""

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sse_broker.servers.worker import gunicorn_worker
+from sse_broker.servers.capacity import descriptors
+from sse_broker.servers.gunicorn import find_worker as gunicorn_worker
 
 __all__ = ["Finding", "examine", "say"]
 
@@ -62,7 +63,10 @@ def examine(shared: bool, environ: Mapping[str, Any] | None = None) -> list[Find
 
 
 def say(shared: bool, environ: Mapping[str, Any] | None = None) -> None:
-    """Log once what is wrong here."""
+    """Log once what is wrong here, after the limit of descriptors was raised as far as can be."""
+    connections = getattr(getattr(gunicorn_worker(), "cfg", None), "worker_connections", 0)
+    if connections:
+        descriptors(int(connections))
     for finding in examine(shared, environ):
         if _is_first(finding.name):
             _log.log(finding.level, "%s", finding.text)

@@ -14,11 +14,11 @@ import atexit
 import os
 import threading
 import weakref
-from typing import Any
+from collections.abc import Callable
 
 from sse_broker.core.streams import Streams
 from sse_broker.core.threads import spawn
-from sse_broker.servers.worker import gunicorn_worker
+from sse_broker.servers.unknown import Server
 
 __all__ = ["end_with_server"]
 
@@ -27,13 +27,13 @@ LOOK_EVERY = 0.1  # seconds
 _endings: dict[int, _Ending] = {}
 
 
-def end_with_server(streams: Streams) -> None:
-    """Stop *streams* in this process when its server does.  Idempotent; cheap when repeated."""
+def end_with_server(streams: Streams, server: Server) -> None:
+    """Stop *streams* in this process when its *server* does.  Idempotent; cheap when repeated."""
     pid = os.getpid()
     ending = _endings.get(pid)
     if ending is None:  # setdefault is one step; a lock could be stuck after a fork
         ending = _endings.setdefault(pid, _Ending())
-    ending.add(streams)
+    ending.add(streams, server)
 
 
 class _Ending:
@@ -46,20 +46,20 @@ class _Ending:
         self._is_at_exit = False
         self._pause = threading.Event()
 
-    def add(self, streams: Streams) -> None:
+    def add(self, streams: Streams, server: Server) -> None:
         if streams in self._all:
             return
         self._all.add(streams)
-        worker = gunicorn_worker()
+        is_alive = server.is_alive
         with self._starting:
             if not self._is_at_exit:
                 self._is_at_exit = True
                 atexit.register(self._at_exit, os.getpid())
-            if worker is not None and self._thread is None:
-                self._thread = spawn("ending", lambda: self._watch(worker))
+            if is_alive is not None and self._thread is None:
+                self._thread = spawn("ending", lambda: self._watch(is_alive))
 
-    def _watch(self, worker: Any) -> None:
-        while worker.alive:
+    def _watch(self, is_alive: Callable[[], bool]) -> None:
+        while is_alive():
             self._pause.wait(LOOK_EVERY)
         self._stop()
 

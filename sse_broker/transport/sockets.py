@@ -1,4 +1,4 @@
-"""A request's socket, where the server shows it, and what the kernel is asked to do for it."""
+"""What the kernel is asked to do for a stream's socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import _socket
 import ctypes
 import socket
 import ssl
-from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -16,10 +15,8 @@ __all__ = [
     "close",
     "hear",
     "send",
-    "server_socket",
     "try_send",
     "tune",
-    "waitress_socket",
 ]
 
 FLAGS = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -105,17 +102,6 @@ def hear(sock: Any, most: int = 32 * 1024) -> int:
     except OSError:
         return GONE
     return heard
-
-
-def server_socket(environ: Mapping[str, Any]) -> Any:
-    """Return the socket that the thread of a request writes to, or ``None``."""
-    return environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-
-
-def waitress_socket(environ: Mapping[str, Any]) -> Any:
-    """Return a request's socket under waitress, whose main thread reads, writes and closes it."""
-    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
-    return getattr(channel, "socket", None)
 
 
 def tune(sock: Any) -> None:

@@ -133,6 +133,8 @@ class _Watcher:
         fd = sock.fileno()
         entry = _Ear(sock, gone)
         with self._lock:
+            if self._watched.pop(fd, None) is not None:
+                self._selector.unregister(fd)  # of a socket that was closed without a word
             self._selector.register(fd, selectors.EVENT_READ)
             self._watched[fd] = entry
             if not is_alive(self._thread):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException
 from sse_broker.broker import Broker
 from sse_broker.core.forks import process_id
 from sse_broker.core.streams import Streams
-from sse_broker.core.sync import patched, unpatched
 from sse_broker.errors import (
     AuthenticationFailed,
     AuthorizerFailed,
@@ -28,7 +27,7 @@ from sse_broker.errors import (
 )
 from sse_broker.limits import Rates
 from sse_broker.metrics import carry_over, exposition
-from sse_broker.servers import checks
+from sse_broker.servers import Server, checks, server_of
 from sse_broker.servers.capacity import room_for_streams
 from sse_broker.servers.serverlog import speak
 from sse_broker.transport import watch
@@ -40,7 +39,7 @@ from sse_broker.web.default_log import WHY_MEMORY
 from sse_broker.web.refusal import HEADERS, busy, note, refuse
 from sse_broker.web.refused import refused_here
 from sse_broker.web.script import client_script
-from sse_broker.web.stream import Stream
+from sse_broker.web.stream import Stream, StreamResponse, take_out_forgotten
 from sse_broker.wire.message import ALL_TENANTS, Message
 
 __all__ = ["add_health", "create_blueprint"]
@@ -49,28 +48,6 @@ PUBLISH_FIELDS = frozenset(
     {"target", "user_id", "topic", "topics", "tenant_id", "all_tenants"}
     | {"event", "data", "id", "retry", "retain", "retain_for"}
 )
-
-
-class StreamResponse(Response):
-    """A response whose body is passed to the server as it is."""
-
-    implicit_sequence_conversion = False
-
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """Show the stream who answers its request."""
-        if isinstance(self.response, Stream):
-            self.response.start_response = start_response
-        return super().__call__(environ, start_response)
-
-    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
-        """Return the stream itself, unless something is to be called when it is closed."""
-        return super().get_app_iter(environ) if self._on_close else self.iter_encoded()
-
-    def iter_encoded(self) -> Stream:
-        """Return the stream itself: its items are bytes already."""
-        stream = self.response
-        assert isinstance(stream, Stream)
-        return stream
 
 
 def create_blueprint(
@@ -133,6 +110,7 @@ def create_blueprint(
 
     streams.each_tick(lambda: carry_over(streams))
     streams.each_tick(lambda: refused_here().say_due())
+    streams.each_tick(take_out_forgotten)
     streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     if publish_authenticator is not None:
@@ -151,16 +129,18 @@ def _stream(
     What costs least is asked first: a flood is turned away before anybody is
     authenticated, and each thread of it is free again at once.
     """
-    _check_server(request.environ)
+    server = server_of(request.environ)
+    if server.trouble:
+        raise StreamingUnsupported(server.trouble)
     config = streams.config
-    room = room_for_streams(request.environ, config.reserve_threads)
+    room = room_for_streams(server, config.reserve_threads)
     per_address = config.max_connections_per_address
     address = client_address(request, "max_connections_per_address") if per_address else ""
     try:
         if request.method != "HEAD":
             streams.check_room(room=room, address=address)
             rates.check("connect_rate", lambda: client_address(request, "connect_rate"))
-        return _open(streams, rates, authenticator, topic_resolver, room, address)
+        return _open(streams, rates, authenticator, topic_resolver, server, room, address)
     except (TooManyConnections, TooManyRequests, BrokerStopped, AuthorizerFailed) as err:
         return busy(err, request, streams.retry())
 
@@ -170,6 +150,7 @@ def _open(
     rates: Rates,
     authenticator: auth.Authenticator,
     topic_resolver: auth.TopicResolver,
+    server: Server,
     room: int,
     address: str,
 ) -> Response:
@@ -187,35 +168,17 @@ def _open(
     who = (str(identity.tenant_id), str(identity.user_id))
     rates.check("connect_rate_per_user", lambda: who)
     begin = last_event_id(request)
-    body = Stream(streams, identity, topics, begin, request.environ, room=room, address=address)
+    body = Stream(
+        streams,
+        identity,
+        topics,
+        begin,
+        server,
+        several=bool(request.environ.get("wsgi.multiprocess")),
+        room=room,
+        address=address,
+    )
     return StreamResponse(body, headers=HEADERS)
-
-
-def _check_server(environ: Mapping[str, Any]) -> None:
-    """Refuse a server on which one stream would stop everything else.
-
-    :raises StreamingUnsupported: it can serve one request at a time, or its
-        greenlets cannot wait for a queue.
-    """
-    if not environ.get("SERVER_SOFTWARE"):  # a test client, which is no server
-        return
-    missing = unpatched()
-    if missing:
-        raise StreamingUnsupported(
-            f"gevent serves this request but has not patched the standard library ({missing});"
-            " call gevent.monkey.patch_all() first of all"
-        )
-    if not environ.get("wsgi.multithread") and not patched():
-        raise StreamingUnsupported(
-            "this worker serves one request at a time; run gunicorn with"
-            " --worker-class gthread --threads N, or --worker-class gevent"
-        )
-    gunicorn = environ["SERVER_SOFTWARE"].startswith("gunicorn")
-    if gunicorn and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
-        raise StreamingUnsupported(
-            "gunicorn serves the HTTP/2 requests of a connection one after another, so a stream"
-            " would stop the rest; let the proxy in front speak HTTP/2"
-        )
 
 
 def _look_around(blueprint: Blueprint, broker: Broker) -> None:

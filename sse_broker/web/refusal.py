@@ -8,19 +8,17 @@ a stream that says so and ends; only clients that can handle a status get one.
 from __future__ import annotations
 
 import math
-import socket
-import ssl
 from collections.abc import Mapping
-from typing import Any
 
 from flask import Request, Response, has_request_context, jsonify
 from flask import request as current_request
 
 from sse_broker import errors
+from sse_broker.servers import server_of
 from sse_broker.web.refused import refused_here
 from sse_broker.wire.message import library_frame, retry_frame
 
-__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "hang_up", "note", "refuse", "status_of"]
+__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "note", "refuse", "status_of"]
 
 STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidUserID: 400,
@@ -90,8 +88,8 @@ def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
     plain = accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
     note(_kind(error), 200 if plain else status_of(error), str(error))
     response = Response(busy_frames(error, retry), headers=HEADERS) if plain else _as_json(error)
-    connection = request.environ.get("gunicorn.socket")
-    response.call_on_close(lambda: hang_up(connection))
+    # A crowd of refused clients would hold all the connections that the server has.
+    response.call_on_close(server_of(request.environ).hang_up)
     return response
 
 
@@ -104,19 +102,3 @@ def busy_frames(error: errors.BrokerError, retry: int) -> bytes:
     retry = min(60_000, max(retry, round(1000 * (error.retry_after or 0))))
     data = {"error": str(error), "retry_after": retry / 1000}
     return retry_frame(retry) + library_frame("error", "", data)
-
-
-def hang_up(connection: Any) -> None:
-    """Take no further request from the connection of a client that was refused.
-
-    For when the answer is written.  gunicorn would keep it for the next request,
-    and a crowd of refused clients would hold all the connections that it has; a
-    server that finds nothing more to read closes at once.  An application cannot
-    say ``Connection: close`` (PEP 3333, on hop-by-hop headers).
-    """
-    if connection is None or isinstance(connection, ssl.SSLSocket):
-        return
-    try:
-        connection.shutdown(socket.SHUT_RD)
-    except OSError:  # it has gone already
-        pass

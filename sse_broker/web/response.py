@@ -7,7 +7,9 @@ from typing import Any
 
 from flask import Response, has_request_context, request
 
-from sse_broker.transport.sockets import server_socket, tune, waitress_socket
+from sse_broker.servers import server_of
+from sse_broker.servers.capacity import Seats, seats
+from sse_broker.transport.sockets import tune
 from sse_broker.web.refusal import HEADERS
 from sse_broker.wire.message import Message, comment_frame, format_event
 
@@ -33,24 +35,35 @@ class _Frames(Iterator[bytes]):
 
     def __init__(self, events: Iterable[Any], environ: Mapping[str, Any]) -> None:
         self._source = events
-        self._socket = server_socket(environ) or waitress_socket(environ)
+        self._socket = server_of(environ).socket
         self._events: Iterator[Any] | None = None
+        self._seats: Seats | None = None
 
     def __next__(self) -> bytes:
         if self._events is None:
             self._events = iter(self._source)
+            self._seats = seats()
+            self._seats.take()  # it keeps its thread, which the broker's streams have to know
             if self._socket is not None:
                 tune(self._socket)
             return comment_frame("sse_broker")  # headers and first bytes leave at once
         return _frame(next(self._events))
 
     def close(self) -> None:
-        """Close the source, if it can be closed."""
+        """Close the source, if it can be closed.  Idempotent where the source's is."""
+        self._stand_up()
         for one in (self._events, self._source):
             close = getattr(one, "close", None)
             if close is not None:
                 close()
                 return
+
+    def _stand_up(self) -> None:
+        taken, self._seats = self._seats, None
+        if taken is not None:
+            taken.leave()
+
+    __del__ = _stand_up
 
 
 def _frame(item: Any) -> bytes:

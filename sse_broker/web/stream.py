@@ -1,37 +1,44 @@
 """A client as a WSGI response body: threads and greenlets iterate it to its end.
 
-A server that says ``sse_broker.handoff`` in its environ is given the stream after
-its first frames (:mod:`sse_broker.transport.pump`); the body then ends early for it.
+Bytes go past the server only where the object that the server iterates is the
+stream itself.  A worker of ours that finds it so calls :meth:`Stream.leave` and takes
+the stream over after its first frames; another server says so when it asks for the
+second item (:meth:`Server.passage <sse_broker.servers.Server.passage>`).  Whatever
+is in between, a tracer, an encoder, ``map``, has each byte from here in the thread of
+the request, and its end when the stream ends.
 
 An iterator class and not a generator: a generator that was never started never
 runs its ``finally``.  The client is registered at the first iteration and never
 in the view, so HEAD, a failing ``after_request`` or a client that left early
-leaves nothing behind; whatever else goes wrong, the reaper finds it.
+leaves nothing behind.  A stream that somebody takes items from and then forgets
+is taken out with the next one, or by the reaper's next tick.
 """
 
 from __future__ import annotations
 
+import collections
 import logging
-import os
-import socket
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from flask import Response
+
+from sse_broker.core.client import Client
 from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
 from sse_broker.core.streams import Streams
-from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
-from sse_broker.servers.capacity import HANDOFF
+from sse_broker.servers import Server
+from sse_broker.servers.capacity import Seats, seats, threads_for_streams
+from sse_broker.servers.connection import Connection
 from sse_broker.servers.ending import end_with_server
-from sse_broker.transport.direct import may_pass
-from sse_broker.transport.sockets import server_socket, tune, waitress_socket
+from sse_broker.transport.sockets import tune
 from sse_broker.transport.threads import Served, serve
 from sse_broker.transport.watch import watch
-from sse_broker.web.refusal import busy_frames, hang_up
+from sse_broker.web.refusal import busy_frames
 
-__all__ = ["Handoff", "Stream"]
+__all__ = ["Stream", "StreamResponse", "take_out_forgotten"]
 
 WAIT = 60.0  # seconds; a net under every wait, heartbeats come more often
 POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
@@ -40,18 +47,10 @@ _log = logging.getLogger("sse_broker.stream")
 _warned_of_workers = False
 
 
-class Handoff(Protocol):
-    """What a server puts into environ to be given a stream."""
-
-    stream: Stream | None
-    """The stream that the response is, if it is one."""
-
-    def accepts(self) -> bool:
-        """Whether the server takes the stream over once its first frames are sent."""
-
-
 class Stream(Iterator[bytes]):
     """The body of one stream.  Iterated by one thread; ``close()`` may come at any time."""
+
+    _is_over = True  # until there is something to take out
 
     def __init__(
         self,
@@ -59,8 +58,9 @@ class Stream(Iterator[bytes]):
         identity: Identity,
         topics: tuple[str, ...],
         last_event_id: str,
-        environ: Mapping[str, Any],
+        server: Server,
         *,
+        several: bool = False,
         room: int = 0,
         address: str = "",
     ) -> None:
@@ -68,29 +68,19 @@ class Stream(Iterator[bytes]):
         self._identity = identity
         self._topics = topics
         self._last_event_id = last_event_id
+        self._server = server
         self._room = room
         self._address = address
-        self._socket = server_socket(environ)
-        self._left: Callable[[], bool] | None = environ.get("waitress.client_disconnected")
-        self._foreign = waitress_socket(environ)
-        self._wait = WAIT if self._left is None else POLLED_WAIT
-        self._now = streams.clock.monotonic
-        self._several = bool(environ.get("wsgi.multiprocess"))
-        self._handoff = environ.get(HANDOFF)
-        if self._handoff is not None:
-            self._handoff.stream = self
-        self._handed = False
-        self.start_response: Any = None
-        """What the response was given by its server, or by what is between the two."""
-        self._served: Served | None = None
+        self._several = several
+        self._wait = WAIT if server.has_left is None else POLLED_WAIT
+        self._leaves = False
         self._response: Any = None
         self._is_under_way = False
-        self._yielded = 0  # bytes, at first
         self._reader: Reader | None = None
-        self._unwatch: Callable[[], None] | None = None
-        self._lock = native_lock()  # the socket is not shut down once close() has returned
-        self._closed = False
-        self._refused = False
+        self._held = _Held(streams)
+        self._is_over = False
+        self.at_close: list[Callable[[], Any]] = []
+        """What the response is to call when its server, or what is in between, closes it."""
 
     def __iter__(self) -> Stream:
         return self
@@ -99,27 +89,32 @@ class Stream(Iterator[bytes]):
         reader = self._reader
         if reader is None:
             return self._first()
-        if self._handed:
-            raise StopIteration
-        reader.client.last_seen = self._now()  # the last chunk was written
+        reader.client.last_seen = self._streams.clock.monotonic()  # the last chunk was written
         if not self._is_under_way:
+            self._is_under_way = True
             self._get_under_way(reader)
-        while not self._closed:
+        has_left = self._server.has_left
+        while not self._is_over:
             chunk = self._next(reader)
             if chunk:
                 return chunk
-            if chunk is None or (self._left is not None and self._left()):
+            if chunk is None or (has_left is not None and has_left()):
                 break
-        self.close()
+        self._server.hang_up()
+        self._end()
         raise StopIteration
 
     def _first(self) -> bytes:
-        if self._closed:
+        if self._is_over:
+            self._server.hang_up()
             raise StopIteration
+        take_out_forgotten()
         _warn_of_workers(self._several and not self._streams.log.shared)
-        end_with_server(self._streams)
+        end_with_server(self._streams, self._server)
         try:
-            reader = self._streams.open(
+            if not self._leaves:
+                self._keep_thread()
+            self._reader = reader = self._streams.open(
                 self._identity,
                 self._topics,
                 self._last_event_id,
@@ -127,36 +122,47 @@ class Stream(Iterator[bytes]):
                 address=self._address,
             )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
-            self._closed = self._refused = True
+            self._is_over = True
+            self._held.release()
             return busy_frames(err, self._streams.retry())
-        self._reader = reader
-        if self._socket is not None:
-            _open.add(self)
-            tune(self._socket)
-        elif self._foreign is not None:
-            tune(self._foreign)
-            reader.client.abort = self._abort_foreign
-        if self._handoff is not None and self._handoff.accepts():
-            self._handed = True
-        elif self._socket is not None:
-            reader.client.abort = self._abort
-            self._unwatch = watch(self._socket, reader.client.cut)
-        first = reader.next(0) or b""
-        self._yielded = len(first)
-        return first
+        held, server, sock = self._held, self._server, self._server.socket
+        held.client = reader.client
+        if sock is not None:
+            tune(sock)
+            if not self._leaves:
+                held.connection = Connection(sock, server.is_socket_foreign)
+                reader.client.abort = held.connection.cut
+                if not server.is_socket_foreign:
+                    held.unwatch = watch(sock, reader.client.cut)
+        return reader.next(0) or b""
+
+    def _keep_thread(self) -> None:
+        """Take one of the threads that streams may keep.
+
+        :raises TooManyConnections: the rest is kept for other requests.
+        """
+        here = seats()
+        if not here.take(threads_for_streams(self._server, self._streams.config.reserve_threads)):
+            raise self._streams.too_many("reserve_threads")
+        self._held.seats = here
+
+    def leave(self) -> None:
+        """Have another writer take this stream over once its first frames are sent.
+
+        Called before the first iteration, by a server that iterates the stream itself.
+        """
+        self._leaves = True
 
     def _get_under_way(self, reader: Reader) -> None:
         """Have live messages written where they are fanned out, now that headers are sent."""
-        self._is_under_way = True
-        if self._socket is not None and self._handoff is None:
-            self._response = may_pass(self.start_response, self._yielded)
-        if self._response is not None:
-            host = self._streams.here().delivery.host
-            self._served = serve(host, reader, self._socket, bool(self._response.chunked))
-        self.start_response = None
+        passage = self._server.passage(self, sys._getframe(2))
+        host = self._streams.here().delivery.host
+        if passage is not None and host is not None:
+            self._response = passage.response
+            self._held.served = serve(host, reader, self._server.socket, passage.chunked)
 
     def _next(self, reader: Reader) -> bytes | None:
-        served = self._served
+        served = self._held.served
         if served is None:
             return reader.next(self._wait)
         chunk = served.next(self._wait)
@@ -164,76 +170,92 @@ class Stream(Iterator[bytes]):
         return chunk
 
     def hand_off(self) -> tuple[Streams, Reader] | None:
-        """Return what another writer needs to go on, if this stream is to be handed off."""
-        return (self._streams, self._reader) if self._handed and self._reader else None
+        """Return what another writer needs to go on; ``None`` if the stream is over.
 
-    def leave_to_parent(self, dead: socket.socket) -> None:
-        """In a forked child: put *dead* where this process has the parent's connection.
-
-        Under gevent a copy of the write that the parent is in may go on here.
+        From then on that writer takes the client out at its end, and calls
+        :meth:`close` for what the application has put off to it.
         """
-        fd = -1 if self._socket is None else self._socket.fileno()
-        if fd >= 0:  # else it is closed already
-            os.dup2(dead.fileno(), fd, inheritable=False)
+        if self._is_over or self._reader is None:
+            return None
+        self._is_over = True
+        return self._streams, self._reader
 
     def close(self) -> None:
+        """End the stream, and do what the response put off to its end.
+
+        The server, or what is in between, calls it: any thread, idempotent.
+        """
+        self._server.hang_up()
+        self._end()
+        todo, self.at_close = self.at_close, []
+        for act in todo:
+            act()
+
+    def _end(self) -> None:
         """Take the client out.  Any thread; idempotent; waits for nothing."""
-        _open.discard(self)
-        with self._lock:
-            self._closed = True
-            unwatch, self._unwatch = self._unwatch, None
-        if self._served is not None:
-            self._served.leave()
-        if unwatch is not None:
-            unwatch()
-        if self._refused:
-            hang_up(self._socket)
-        if self._reader is not None:
-            self._streams.forget(self._reader.client, "client_gone")
+        if self._is_over:
+            return
+        self._is_over = True
+        self._held.release()
 
-    def _abort_foreign(self) -> None:
-        """Shut a connection down that another thread may close meanwhile."""
+    def __del__(self) -> None:
+        # This may run at any allocation, under any lock: nothing is done here but a note.
+        if not self._is_over:
+            _forgotten.append(self._held)
+
+
+class StreamResponse(Response):
+    """A response whose body is passed to the server as it is."""
+
+    implicit_sequence_conversion = False
+
+    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
+        """Return the stream itself, if nothing was put in its place or around it."""
+        stream = self.response
+        if type(stream) is not Stream:
+            return super().get_app_iter(environ)
+        stream.at_close = self._on_close
+        return stream
+
+
+class _Held:
+    """What a stream holds of its process, until it ends or somebody finds that it was forgotten."""
+
+    __slots__ = ("client", "connection", "seats", "served", "streams", "unwatch")
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self.seats: Seats | None = None
+        self.client: Client | None = None
+        self.served: Served | None = None
+        self.connection: Connection | None = None
+        self.unwatch: Callable[[], None] | None = None
+
+    def release(self) -> None:
+        """Let go of it all.  Any thread, once."""
+        if self.served is not None:  # first: nobody may write to a descriptor that is closed
+            self.served.leave()
+        if self.connection is not None:
+            self.connection.end()
+        if self.unwatch is not None:
+            self.unwatch()
+        if self.seats is not None:
+            self.seats.leave()
+        if self.client is not None:
+            self.streams.forget(self.client, "client_gone")
+
+
+_forgotten: collections.deque[_Held] = collections.deque()
+
+
+def take_out_forgotten() -> None:
+    """Take out the clients of streams that were dropped without ``close()``.  Any thread."""
+    while _forgotten:
         try:
-            self._foreign.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-    def _abort(self) -> None:
-        """Shut the connection down under a write that is stuck in it."""
-        with self._lock:
-            if self._closed or self._socket is None:
-                return
-            try:
-                # A second descriptor: shutdown() on a TLS socket would touch the TLS
-                # state that the stuck thread is using.
-                twin = socket.socket(fileno=os.dup(self._socket.fileno()))
-            except OSError:
-                return
-            try:
-                twin.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            finally:
-                twin.close()
-
-
-_open: weakref.WeakSet[Stream] = weakref.WeakSet()
-
-
-def _leave_to_parent() -> None:
-    """Let go of the connections that a fork has copied, so that only the parent writes and ends."""
-    streams = list(_open)
-    _open.clear()
-    if streams:
-        dead, peer = socket.socketpair()
-        peer.close()
-        for stream in streams:
-            stream.leave_to_parent(dead)
-        dead.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+            held = _forgotten.popleft()
+        except IndexError:  # another thread has it
+            return
+        held.release()
 
 
 def _warn_of_workers(due: bool) -> None:

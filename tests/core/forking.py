@@ -42,7 +42,7 @@ def main(url: str, forks: int) -> None:
 
     def hold() -> None:
         while not stop.is_set():
-            with broker.streams.here()._starting, broker.streams.here()._lock:
+            with broker.streams.here()._changing_life, broker.streams.here()._lock:
                 pass
 
     def hammer(name: int) -> None:

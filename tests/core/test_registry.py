@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sse_broker import ALL_TENANTS, Client, Message, Target
+from sse_broker.core import patterns
+from sse_broker.core import registry as registry_module
 from sse_broker.core.registry import Registry
 
 
@@ -71,7 +73,7 @@ def test_nothing_stays_behind_in_any_index(clients) -> None:
         assert not registry.remove(client)
 
     assert len(registry) == registry.user_count() == registry.topic_count() == 0
-    assert not registry._patterns
+    assert not len(registry._patterns)
     assert not list(registry._tenants)
 
 
@@ -91,3 +93,73 @@ def test_a_client_that_matches_twice_is_found_once() -> None:
     registry.add(client)
 
     assert registry.match(Message(Target.TOPIC, "", topic="a:b")) == (client,)
+
+
+def many(registry: Registry, count: int, *topics: str, tenant=None) -> list[Client]:
+    made = [Client(n + 1, tenant, topics) for n in range(count)]
+    for one in made:
+        registry.add(one)
+    return made
+
+
+def test_an_audience_is_the_same_object_until_it_changes() -> None:
+    registry = Registry()
+    many(registry, 3, "news")
+    many(registry, 2, "news:*", "**", tenant="t")
+    both = many(registry, 2, "news", "**")
+    messages = [to_topic("news", None), to_topic("news", ALL_TENANTS), to_topic("news:x", "t")]
+    before = [registry.match(message) for message in messages]
+
+    assert [len(found) for found in before] == [5, 7, 2]
+    assert all(registry.match(m) is found for m, found in zip(messages, before, strict=True))
+    registry.remove(both[0])
+    after = [registry.match(message) for message in messages]
+    assert [len(found) for found in after] == [4, 6, 2]
+    assert after[2] is before[2]
+
+
+def test_all_names_that_only_one_pattern_takes_are_one_audience() -> None:
+    registry = Registry()
+    many(registry, 2, "order:*")
+
+    assert registry.match(to_topic("order:1", None)) is registry.match(to_topic("order:2", None))
+
+
+def test_a_pattern_that_takes_nothing_leaves_a_topic_its_audience() -> None:
+    registry = Registry()
+    many(registry, 3, "news")
+    before = registry.match(to_topic("news", None))
+    (guest,) = many(registry, 1, "task:*")
+
+    assert registry.match(to_topic("news", None)) is before
+    registry.remove(guest)
+    assert registry.match(to_topic("news", None)) is before
+
+
+def test_a_new_pattern_is_found_by_a_name_that_was_looked_for_before() -> None:
+    registry = Registry()
+    (first,) = many(registry, 1, "a:*")
+    assert registry.match(to_topic("a:b", None)) == (first,)
+
+    (second,) = many(registry, 1, "*:b")
+    assert set(registry.match(to_topic("a:b", None))) == {first, second}
+    registry.remove(first)
+    assert registry.match(to_topic("a:b", None)) == (second,)
+
+
+def test_what_is_remembered_of_names_and_of_unions_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(patterns, "MOST_REMEMBERED", 10)
+    monkeypatch.setattr(registry_module, "MOST_UNIONS", 5)
+    monkeypatch.setattr(registry_module, "TIDY_EVERY", 3)
+    registry = Registry()
+    many(registry, 2, "order:*")
+    named = [many(registry, 2, f"order:{n}") for n in range(20)]
+    for n in range(20):
+        assert len(registry.match(to_topic(f"order:{n}", None))) == 4
+
+    assert len(registry._patterns._walks) <= 10
+    assert len(registry._unions) == 5
+    for pair in named[:17]:
+        registry.remove(pair[0])
+        registry.remove(pair[1])
+    assert len(registry._unions) <= 4

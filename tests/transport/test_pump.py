@@ -368,3 +368,19 @@ def test_an_interruption_between_a_write_and_its_note_cuts_the_stream(rig, monke
 
     assert peer.data == ["once"]
     assert peer.closed
+
+
+def test_to_look_at_a_broker_never_waits_for_the_pump(rig) -> None:
+    made = rig()
+    made.open()
+    done = threading.Event()
+
+    def look() -> None:
+        repr(made.broker)
+        made.broker.get_stats()
+        made.broker.streams.counts()
+        done.set()
+
+    with made.pump.lock:
+        threading.Thread(target=look).start()
+        assert done.wait(0.5)

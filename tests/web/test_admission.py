@@ -17,7 +17,9 @@ from werkzeug.test import EnvironBuilder
 from sse_broker import Broker, BrokerConfig, InvalidConfig, create_blueprint
 from sse_broker.app import create_app
 from sse_broker.metrics import exposition
-from sse_broker.servers.capacity import HANDOFF, room_for_streams
+from sse_broker.servers import capacity, server_of
+from sse_broker.servers.capacity import room_for_streams
+from sse_broker.servers.gunicorn import HANDOFF
 from sse_broker.testing import read_events
 from sse_broker.web import address as addresses
 
@@ -25,6 +27,12 @@ USER = "5b0f1c52-8f0e-4c4e-9d4a-0d3f6f1c7a11"
 STREAM = f"/sse/stream?user_id={USER}"
 PLAIN = {"Accept": "text/event-stream"}
 BEARER = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(autouse=True)
+def descriptors_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process bound by what a test is about, and not by its own ulimit."""
+    monkeypatch.setattr(capacity, "descriptors", lambda wanted=0: 0)
 
 
 @pytest.fixture
@@ -74,12 +82,12 @@ def test_gunicorns_threads_and_connections_are_found(
     worker: Any, kind: str, threads: int, connections: int, reserve: int, room: int
 ) -> None:
     worker(kind, threads=threads, worker_connections=connections)
-    assert room_for_streams({}, reserve) == room
+    assert room_for_streams(server_of({}), reserve) == room
 
 
 def test_a_stream_that_leaves_its_thread_needs_a_connection_only(worker: Any) -> None:
     worker("gthread", threads=4, worker_connections=1000)
-    assert room_for_streams({HANDOFF: object()}, 2) == 900
+    assert room_for_streams(server_of({HANDOFF: True}), 2) == 900
 
 
 def test_waitress_threads_are_found() -> None:
@@ -90,11 +98,11 @@ def test_waitress_threads_are_found() -> None:
             return False
 
     environ = {"waitress.client_disconnected": Channel().check_client_disconnected}
-    assert room_for_streams(environ, 1) == 3
+    assert room_for_streams(server_of(environ), 1) == 3
 
 
 def test_an_unknown_server_is_not_limited() -> None:
-    assert room_for_streams({"waitress.client_disconnected": lambda: False}, 2) == 0
+    assert room_for_streams(server_of({"waitress.client_disconnected": lambda: False}), 2) == 0
 
 
 def app_of(broker: Broker, **options: object) -> Flask:
