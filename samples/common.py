@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, abort, jsonify, make_response, request
 
-from sse_broker import SSE, BrokerError, InvalidMessage, InvalidTopic, InvalidUserID
+from sse_broker import SSE, BrokerError, default_authenticator
+from sse_broker.errors import InvalidMessage, InvalidTopic, InvalidUserID
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def single(make_blueprint: Callable[[SSE], Blueprint]) -> Flask:
     """Return an application with nothing but one sample, the stream at ``/sse/stream``."""
     app = Flask("samples", static_folder=None)
-    app.register_blueprint(make_blueprint(SSE(app)))
+    app.register_blueprint(make_blueprint(SSE(app, authenticator=default_authenticator)))
     refuse_bad_messages(app)
     return app
 

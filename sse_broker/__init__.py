@@ -14,10 +14,12 @@ from sse_broker.core.counts import Stats
 from sse_broker.core.identity import Identity
 from sse_broker.errors import AuthenticationFailed, BrokerError, LogUnavailable, QueueFull
 from sse_broker.logs import open_log
-from sse_broker.web.auth import default_authenticator, default_topic_resolver, jwt_authenticator
+from sse_broker.web.auth import default_authenticator, default_topic_resolver
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.extension import SSE, current_broker
 from sse_broker.web.response import event_stream
+from sse_broker.web.session import session_authenticator
+from sse_broker.web.tokens import jwt_authenticator
 from sse_broker.wire.message import ALL_TENANTS, EventType, Message, Target, format_event
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "format_event",
     "jwt_authenticator",
     "open_log",
+    "session_authenticator",
 ]
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, request
+from werkzeug.exceptions import Forbidden
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from sse_broker.errors import BrokerError, InvalidConfig
-from sse_broker.web.auth import default_authenticator
-from sse_broker.web.blueprint import add_health
+from sse_broker.web.auth import default_authenticator, is_yes
 from sse_broker.web.extension import SSE, configured_authenticator
+from sse_broker.web.health import add_health
 from sse_broker.web.refusal import refuse
 
 __all__ = ["create_app"]
@@ -26,8 +28,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     *config* is read instead of the environment when given: the keys of
     :class:`~sse_broker.SSE`, and ``SSE_DEV_AUTH=1`` for the seed's query
-    authenticator.  ``SSE_PROXIES`` is how many proxies in front of it add to
-    ``X-Forwarded-For``, where clients are counted by their addresses.
+    authenticator; the hub then answers to local names only.  ``SSE_PROXIES`` is how
+    many proxies in front of it add to ``X-Forwarded-For``, where clients are counted
+    by their addresses.
 
     :raises InvalidConfig: a setting is wrong, or there is no way to tell who asks.
     """
@@ -37,11 +40,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.update({key: value for key, value in source.items() if key.startswith(ours)})
     authenticator = configured_authenticator(app.config)
     if authenticator is None:
-        if str(source.get("SSE_DEV_AUTH", "")) not in ("1", "true", "True"):
+        if not is_yes(source.get("SSE_DEV_AUTH")):
             raise InvalidConfig(
-                "set SSE_JWT_KEY, or SSE_DEV_AUTH=1 to believe ?user_id= while developing"
+                "set SSE_JWT_KEY or SSE_JWT_JWKS_URL, or SSE_DEV_AUTH=1 to believe ?user_id="
+                " while developing"
             )
         authenticator = default_authenticator
+        app.before_request(_for_local_names_only)
     sse = SSE(app, authenticator=authenticator)
     app.register_error_handler(BrokerError, refuse)
     add_health(app, sse.broker)
@@ -51,3 +56,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     if int(proxies):
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=int(proxies))  # type: ignore[method-assign]
     return app
+
+
+def _for_local_names_only() -> None:
+    """Refuse other names than this machine's own: a page elsewhere can point its name at us.
+
+    :raises werkzeug.exceptions.Forbidden: ``Host`` is another name (DNS rebinding).
+    """
+    name = urlsplit(f"//{request.host}").hostname or ""
+    if name not in ("localhost", "127.0.0.1", "::1") and not name.endswith(".localhost"):
+        raise Forbidden("with SSE_DEV_AUTH=1 this hub answers to localhost only")

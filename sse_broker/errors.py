@@ -11,10 +11,12 @@
     ├── AuthenticationFailed   who asks is not known
     ├── TopicForbidden         who asks may not read that topic
     ├── AuthorizerFailed       nobody can say now whether it may; come back later
+    ├── PublishForbidden       who publishes may not say that, or not there
     ├── TopicsNotEnabled       topics are switched off
     ├── QueueFull              the message was not taken: no room
     ├── TooManyConnections     a limit on streams is reached; come back later
     ├── TooManyRequests        a rate is reached; come back later
+    ├── NotNow                 the application cannot say now; come back later
     ├── BrokerStopped          the broker is stopped or stopping; come back later
     ├── StreamingUnsupported   this server cannot hold a stream open
     └── LogUnavailable         the log cannot be read or written now
@@ -36,6 +38,8 @@ __all__ = [
     "InvalidUserID",
     "LogUnavailable",
     "MessageTooLarge",
+    "NotNow",
+    "PublishForbidden",
     "QueueFull",
     "StreamingUnsupported",
     "TooManyConnections",
@@ -105,6 +109,12 @@ class TopicForbidden(BrokerError):
     text = "topic forbidden"
 
 
+class PublishForbidden(BrokerError):
+    """The publisher's credentials are for another tenant, other topics or other events."""
+
+    text = "publish forbidden"
+
+
 class AuthorizerFailed(BrokerError):
     """The application's authorizer raised, so nobody can say what the identity may read."""
 
@@ -136,6 +146,16 @@ class TooManyRequests(BrokerError):
     """Streams or publishes come faster than a rate allows; ``field`` names its setting."""
 
     text = "too many requests"
+
+
+class NotNow(BrokerError):
+    """Raised by an authenticator, topic resolver or authorizer that cannot answer now.
+
+    The client is told to come back, after ``retry_after`` seconds where that is
+    given; it is not told *detail*.
+    """
+
+    text = "not now"
 
 
 class BrokerStopped(BrokerError):

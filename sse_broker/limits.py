@@ -61,17 +61,17 @@ class Rates:
                 _library("redis", "limits,redis")
             self._items = {name: limits.parse_many(text) for name, text in texts.items() if text}
 
-    def check(self, setting: str, who: Callable[[], object]) -> None:
-        """Count one request of *who*; *who* is called only if there is such a rate.
+    def check(self, setting: str, who: Callable[[], object], cost: int = 1) -> None:
+        """Count *cost* requests of *who*; *who* is called only if there is such a rate.
 
         May wait for the storage, for a bounded time.
 
         :raises TooManyRequests: the rate is reached.
         """
         items = self._items.get(setting)
-        if not items:
+        if not items or cost < 1:
             return
-        wait = self._storage().hit(items, _key(setting, who()))
+        wait = self._storage().hit(items, _key(setting, who()), cost)
         if wait is None:
             return
         self._streams.refused(setting, publish=setting == "publish_rate")
@@ -103,24 +103,25 @@ class _Storage:
         self._asked_again_at = self._said_again_at = float("-inf")
         self._passed = 0  # uncounted, since that was said last
 
-    def hit(self, items: Sequence[Any], key: str) -> float | None:
-        """Count once under *key*; return ``None``, or in how many seconds to come again."""
+    def hit(self, items: Sequence[Any], key: str, cost: int = 1) -> float | None:
+        """Count *cost* under *key*; return ``None``, or in how many seconds to come again."""
         if self._now() < self._asked_again_at:
             self._let_through("it was away a moment ago")
             return None
         try:
             with self._lock:
-                return self._hit(items, key)
+                return self._hit(items, key, cost)
         except Exception as err:  # each driver has errors of its own; all mean: nobody can tell
             self._asked_again_at = self._now() + PAUSE
             self._let_through(f"{type(err).__name__}: {err}")
             return None
 
-    def _hit(self, items: Sequence[Any], key: str) -> float | None:
+    def _hit(self, items: Sequence[Any], key: str, cost: int) -> float | None:
         if self._limiter is None:
             self._limiter = _limiter(self._url)
+        more = {"cost": cost} if cost > 1 else {}
         for item in items:
-            if not self._limiter.hit(item, "sse_broker", key):
+            if not self._limiter.hit(item, "sse_broker", key, **more):
                 again_at: float = self._limiter.get_window_stats(item, "sse_broker", key)[0]
                 rest = max(1.0, again_at - time.time())  # limits reads this clock
                 return rest * random.uniform(1.0, 1.5)

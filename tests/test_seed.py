@@ -87,7 +87,9 @@ def test_jwt(user, broker, where) -> None:
     key = "a" * 32
     token = jwt.encode({"sub": str(user), "exp": time.time() + 60}, key)
     app = Flask(__name__)
-    app.register_blueprint(create_blueprint(broker, jwt_authenticator(key)), url_prefix="/sse")
+    app.register_blueprint(
+        create_blueprint(broker, jwt_authenticator(key, query="token")), url_prefix="/sse"
+    )
     headers = {"Authorization": f"Bearer {token}"} if where == "header" else {}
     query = f"?token={token}" if where == "query" else ""
 

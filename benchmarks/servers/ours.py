@@ -9,7 +9,7 @@ import threading
 from flask import Flask, Response, jsonify, request
 
 from benchmarks.servers.triggers import add_triggers, text
-from sse_broker import Broker, create_blueprint
+from sse_broker import Broker, create_blueprint, default_authenticator
 
 TOPIC = "bench"
 PUBLISH_TOKEN = "benchmark-benchmark-benchmark-123"
@@ -19,7 +19,8 @@ logging.getLogger("sse_broker.auth").setLevel(logging.ERROR)  # the default auth
 def _app(name: str, broker: Broker) -> Flask:
     app = Flask(name)
     app.register_blueprint(
-        create_blueprint(broker, publish_authenticator=PUBLISH_TOKEN), url_prefix="/sse"
+        create_blueprint(broker, default_authenticator, publish_authenticator=PUBLISH_TOKEN),
+        url_prefix="/sse",
     )
     return add_triggers(
         app,

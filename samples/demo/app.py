@@ -15,7 +15,7 @@ from flask import Flask, Response, abort, jsonify, request
 
 from samples import announcement, approval, dashboard, logstream, notifications, progress
 from samples.common import field, refuse_bad_messages, wrong
-from sse_broker import SSE
+from sse_broker import SSE, default_authenticator
 
 USERS = [
     {"id": "11111111-1111-4111-8111-111111111111", "name": "Ada", "role": "Employee"},
@@ -32,7 +32,7 @@ def create_app() -> Flask:
     """Return the demo.  ``DEMO_ALLOWED_HOSTS`` replaces the local host names, with commas."""
     app = Flask(__name__, static_folder="static", static_url_path="/static")
     app.config.update({key: value for key, value in os.environ.items() if key.startswith("SSE_")})
-    sse = SSE(app)
+    sse = SSE(app, authenticator=default_authenticator)
     for sample in SAMPLES:
         app.register_blueprint(sample.make_blueprint(sse))
     refuse_bad_messages(app)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sse_broker.errors import AuthenticationFailed
 from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
 from sse_broker.wire.topics import check_pattern, covers
 
@@ -24,6 +25,7 @@ class Identity:
 
     :raises InvalidUserID: the user or tenant id is none.
     :raises InvalidTopic: one of *topics* is neither a name nor a pattern.
+    :raises AuthenticationFailed: *expires_at* is no number.
     """
 
     user_id: UserID
@@ -39,14 +41,22 @@ class Identity:
         put(self, "tenant_id", normal_tenant_id(self.tenant_id))
         if self.topics is not None:
             put(self, "topics", tuple(check_pattern(topic) for topic in self.topics))
-        if self.expires_at is not None and not math.isfinite(self.expires_at):
-            put(self, "expires_at", None)
+        if self.expires_at is not None:
+            put(self, "expires_at", _end(self.expires_at))
 
     @property
     def digest(self) -> str:
         """16 hex digits, the same for the same user of the same tenant: only to compare by."""
         who = repr((self.tenant_id, self.user_id)).encode()
         return hashlib.blake2b(who, digest_size=8).hexdigest()
+
+
+def _end(value: float) -> float | None:
+    """Return when an identity ends; infinity is never, and no other value means that."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or math.isnan(value):
+        raise AuthenticationFailed("expires_at is not a number of seconds", field="expires_at")
+    return None if value == math.inf else float(value)
 
 
 def may_read(identity: Identity, topic: str) -> bool:

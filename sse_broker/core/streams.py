@@ -66,7 +66,7 @@ class Streams:
         self.clock = clock
         self._owner = owner
         self._make_host = make_host
-        self._authorizer = authorizer or may_read
+        self._authorizer = may_read if authorizer is None else _both(authorizer)
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
         self._parts: list[tuple[str, Callable[[], bool]]] = []
@@ -123,6 +123,8 @@ class Streams:
             address=address,
         )
         registered_at = here.register(client, room)
+        if identity.expires_at is not None and identity.expires_at <= self.clock.time():
+            client.close("expired")
         try:
             self.check_token(identity)
         except AuthenticationFailed:  # revoked since the request was checked: say so and end
@@ -358,3 +360,12 @@ class Streams:
                 self.counts().messages_dropped,
             )
         signals.fire(signals.message_dropped, self._owner, client=client, count=count)
+
+
+def _both(authorizer: Authorizer) -> Authorizer:
+    """Return what asks for both: the topics of the identity itself, and *authorizer*."""
+
+    def both(identity: Identity, topic: str) -> bool:
+        return may_read(identity, topic) and bool(authorizer(identity, topic))
+
+    return both

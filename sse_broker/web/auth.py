@@ -1,48 +1,52 @@
 """Who asks: authenticators and topic resolvers.
 
 An authenticator takes the request and returns an :class:`Identity`, or the
-seed's ``(user_id, tenant_id)``; raising refuses the stream with 401.
+seed's ``(user_id, tenant_id)``.  What it raises refuses the stream: with 401 for
+good, or, where it is passing trouble (:mod:`sse_broker.web.failure`), for now.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
+import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from flask import Request
+from flask import Request, current_app
 from werkzeug.exceptions import HTTPException
 
 from sse_broker.core.identity import Identity
-from sse_broker.errors import AuthenticationFailed, BrokerError, InvalidConfig, InvalidUserID
+from sse_broker.errors import AuthenticationFailed, BrokerError, InvalidUserID, NotNow
+from sse_broker.web.failure import failed, named
+from sse_broker.web.said import Said
 from sse_broker.wire.ids import UserID
 
 __all__ = [
     "Authenticator",
-    "PublishAuthenticator",
     "TopicResolver",
     "authenticate",
     "default_authenticator",
     "default_topic_resolver",
-    "is_publisher",
-    "jwt_authenticator",
+    "development_authenticator",
+    "is_yes",
+    "resolve",
 ]
 
 Authenticator = Callable[[Request], "Identity | tuple[UserID, UserID | None]"]
 TopicResolver = Callable[[Request], Sequence[str]]
-PublishAuthenticator = Callable[[Request], bool]
 
 _log = logging.getLogger("sse_broker.auth")
 _said_default = False
 
 
-def authenticate(authenticator: Authenticator, request: Request) -> Identity:
-    """Return whom *request* comes from.
+def authenticate(
+    authenticator: Authenticator, request: Request, said: Said, now: float
+) -> Identity:
+    """Return whom *request* comes from; *now* is in seconds since the Unix epoch.
 
-    :raises AuthenticationFailed: the authenticator raised, or returned nothing usable.
+    :raises AuthenticationFailed: the authenticator raised, returned nothing
+        usable, or an identity that has expired.
+    :raises NotNow: it cannot answer now.
     :raises InvalidUserID: the user or tenant id is none.
     """
     try:
@@ -50,27 +54,79 @@ def authenticate(authenticator: Authenticator, request: Request) -> Identity:
     except (BrokerError, HTTPException):
         raise
     except Exception as err:
-        _log.warning("%s refused a stream: %s", _name(authenticator), type(err).__name__)
+        if failed(said, "authenticator", authenticator, err):
+            raise NotNow from err
         raise AuthenticationFailed from err
-    if isinstance(found, Identity):
-        return found
     if isinstance(found, tuple) and len(found) == 2:
-        return Identity(*found)
-    raise AuthenticationFailed
+        found = Identity(*found)
+    if not isinstance(found, Identity):
+        said.error(
+            f"returned {named(authenticator)}",
+            "the authenticator %s returned %s; it must return an Identity or"
+            " (user_id, tenant_id), and raise AuthenticationFailed to refuse",
+            named(authenticator),
+            _shown(found),
+        )
+        raise AuthenticationFailed
+    if found.expires_at is not None and found.expires_at <= now:
+        raise AuthenticationFailed("the credentials have expired")
+    return found
+
+
+def resolve(resolver: TopicResolver, request: Request, said: Said) -> Sequence[str]:
+    """Return the topics that *request* asks for.
+
+    :raises NotNow: the resolver failed; the log says how.
+    """
+    try:
+        found = resolver(request)
+        if isinstance(found, str):
+            raise TypeError(f"it returned the string {found!r}, not a list of strings")
+        return list(found)
+    except (BrokerError, HTTPException):
+        raise
+    except Exception as err:
+        failed(said, "topic resolver", resolver, err)
+        raise NotNow from err
 
 
 def default_authenticator(request: Request) -> Identity:
-    """Believe ``?user_id=<uuid>&tenant_id=<uuid>``, as the seed does.  For development only.
+    """Believe ``?user_id=...&tenant_id=...``, UUIDs or integers.  For development only.
 
-    :raises InvalidUserID: *user_id* is missing or nil, or one is not a UUID.
+    :raises InvalidUserID: *user_id* is missing or nil, or one is neither a UUID nor an integer.
     """
     global _said_default
     if not _said_default:
         _said_default = True
         _log.warning("default_authenticator believes the query string; it is for development only")
     tenant = request.args.get("tenant_id", "")
-    user = _uuid(request.args.get("user_id", ""), "user_id")
-    return Identity(user, _uuid(tenant, "tenant_id") if tenant else None)
+    user = _id(request.args.get("user_id", ""), "user_id")
+    return Identity(user, _id(tenant, "tenant_id") if tenant else None)
+
+
+def development_authenticator(said: Said, *, served_only: bool) -> Authenticator:
+    """Return what authenticates where an app has configured nothing.
+
+    It is :func:`default_authenticator` in debug mode, in tests (``TESTING``) and
+    with ``SSE_DEV_AUTH=1``, in the app's configuration or the environment; else
+    it refuses.  With *served_only* requests that no server took are let in too.
+    """
+
+    def authenticator(request: Request) -> Identity:
+        config = current_app.config
+        told = is_yes(config.get("SSE_DEV_AUTH")) or is_yes(os.environ.get("SSE_DEV_AUTH"))
+        inside = served_only and not request.environ.get("SERVER_SOFTWARE")
+        if told or inside or current_app.debug or current_app.testing:
+            return default_authenticator(request)
+        said.error(
+            "no authenticator",
+            "nobody said how to tell who asks, so streams are refused: pass authenticator=..."
+            " (session_authenticator(), jwt_authenticator(...) or a function), set SSE_JWT_KEY,"
+            " or SSE_DEV_AUTH=1 to believe ?user_id= while developing",
+        )
+        raise AuthenticationFailed("this server does not know yet how to tell who asks")
+
+    return authenticator
 
 
 def default_topic_resolver(request: Request) -> list[str]:
@@ -79,110 +135,23 @@ def default_topic_resolver(request: Request) -> list[str]:
     return [name for name in names if name]
 
 
-def jwt_authenticator(
-    key: Any,
-    *,
-    algorithms: Sequence[str] = ("HS256",),
-    audience: str | None = None,
-    issuer: str | None = None,
-    user_claim: str = "sub",
-    tenant_claim: str = "tenant_id",
-    topics_claim: str = "topics",
-    cookie: str = "",
-    query: str = "token",
-    leeway: float = 0,
-) -> Authenticator:
-    """Return an authenticator for JSON Web Tokens (RFC 7519).  Needs the extra ``jwt``.
-
-    The token is looked for in ``Authorization: Bearer``, then in *cookie*, then
-    in the query parameter *query*; an empty name leaves that place out.  A token
-    in a URL ends up in access logs: keep those short-lived.  ``exp`` is
-    required, and the stream is closed when it passes.  *algorithms* are the only
-    ones accepted; audience and issuer are checked when given.  A *topics_claim*
-    in the token is a list of names and patterns; without it any topic of the
-    tenant may be read.
-
-    :raises InvalidConfig: PyJWT is not installed, or *key* or *algorithms* is empty.
-    """
-    try:
-        jwt = import_module("jwt")
-    except ImportError as err:
-        raise InvalidConfig("JWT needs PyJWT: pip install 'sse-broker[jwt]'") from err
-    accepted = list(algorithms)
-    if not key or not accepted or any(name.lower() == "none" for name in accepted):
-        raise InvalidConfig("JWT needs a key and at least one algorithm; 'none' is none")
-    options = {"require": ["exp", user_claim], "verify_sub": False}
-
-    def authenticator(request: Request) -> Identity:
-        token = _token(request, cookie, query)
-        try:
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=accepted,
-                audience=audience,
-                issuer=issuer,
-                leeway=leeway,
-                options={**options, "verify_aud": audience is not None},
-            )
-        except jwt.PyJWTError as err:
-            raise AuthenticationFailed(type(err).__name__) from err
-        return _identity(claims, user_claim, tenant_claim, topics_claim, leeway)
-
-    return authenticator
+def is_yes(value: object) -> bool:
+    """Whether a configured value means yes."""
+    return str(value).strip().lower() in ("1", "true", "yes", "on")
 
 
-def _identity(
-    claims: Mapping[str, Any], user: str, tenant: str, topics: str, leeway: float
-) -> Identity:
-    granted = claims.get(topics)
-    is_list = isinstance(granted, list) and all(isinstance(topic, str) for topic in granted)
-    if granted is not None and not is_list:
-        raise AuthenticationFailed(f"the claim {topics!r} must be a list of strings")
-    try:
-        return Identity(
-            claims[user],
-            claims.get(tenant),
-            topics=granted,
-            expires_at=float(claims["exp"]) + leeway,
-            token_id=str(claims.get("jti", "")),
-            claims=claims,
-        )
-    except BrokerError as err:
-        raise AuthenticationFailed(str(err)) from err
+def _shown(value: object) -> str:
+    """Return what a function returned, for the log: its type, and its value where that is short."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return f"a {type(value).__name__}"
 
 
-def is_publisher(authenticator: PublishAuthenticator | str, request: Request) -> bool:
-    """Whether *request* may publish: a bearer token, or whatever a function says."""
-    if callable(authenticator):
-        return bool(authenticator(request))
-    given = _bearer(request)
-    return hmac.compare_digest(given.encode(), authenticator.encode()) if given else False
-
-
-def _token(request: Request, cookie: str, query: str) -> str:
-    token = _bearer(request)
-    if not token and cookie:
-        token = request.cookies.get(cookie, "")
-    if not token and query:
-        token = request.args.get(query, "")
-    if not token:
-        raise AuthenticationFailed("missing token")
-    return token
-
-
-def _bearer(request: Request) -> str:
-    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else ""  # RFC 6750, section 2.1
-
-
-def _uuid(text: str, field: str) -> uuid.UUID:
+def _id(text: str, field: str) -> UserID:
+    if text.isascii() and text.isdecimal() and len(text) < 20:
+        return int(text)
     try:
         return uuid.UUID(text)
     except ValueError:
-        what = "it is missing" if not text else "it is not a UUID"
+        what = "it is missing" if not text else "it is neither a UUID nor an integer"
         raise InvalidUserID(what, field=field) from None
-
-
-def _name(what: object) -> str:
-    return str(getattr(what, "__name__", type(what).__name__))

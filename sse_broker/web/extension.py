@@ -19,6 +19,9 @@ from sse_broker.servers.serverlog import speak
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.default_log import default_log, say_strangers
+from sse_broker.web.publisher import PublishAuthenticator
+from sse_broker.web.said import Said
+from sse_broker.web.tokens import jwt_authenticator
 from sse_broker.wire.message import Message
 
 __all__ = ["SSE", "current_broker"]
@@ -34,8 +37,9 @@ class SSE(Sender[str]):
     Configuration keys: ``SSE_URL_PREFIX`` (``/sse``), ``SSE_LOG_URL``
     (:func:`~sse_broker.web.default_log.default_log`: SQLite in the app's instance
     folder), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
-    ``SSE_JWT_ALGORITHMS`` (``HS256``), ``SSE_JWT_AUDIENCE``, ``SSE_JWT_ISSUER``,
-    ``SSE_CORS_ORIGINS``, and ``SSE_<SETTING>`` for every setting of
+    ``SSE_JWT_JWKS_URL``, ``SSE_JWT_ALGORITHMS``, ``SSE_JWT_AUDIENCE``,
+    ``SSE_JWT_ISSUER``, ``SSE_JWT_COOKIE``, ``SSE_JWT_QUERY``, ``SSE_DEV_AUTH``,
+    ``SSE_CORS_ORIGINS``, ``SSE_CORS_HEADERS``, and ``SSE_<SETTING>`` for every setting of
     :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
     here goes before what is configured.
 
@@ -51,7 +55,7 @@ class SSE(Sender[str]):
         authenticator: auth.Authenticator | None = None,
         topic_resolver: auth.TopicResolver = auth.default_topic_resolver,
         authorizer: Authorizer | None = None,
-        publish_authenticator: auth.PublishAuthenticator | str | None = None,
+        publish_authenticator: PublishAuthenticator | str | None = None,
     ) -> None:
         self._given = broker
         self._authenticator = authenticator
@@ -79,16 +83,22 @@ class SSE(Sender[str]):
         )
         blueprint = create_blueprint(
             broker,
-            self._authenticator or configured_authenticator(config) or auth.default_authenticator,
+            self._authenticator or configured_authenticator(config) or self._development(broker),
             self._topic_resolver,
             publish_authenticator=self._publish_authenticator
             or config.get("SSE_PUBLISH_TOKEN")
             or None,
             cors_origins=config.get("SSE_CORS_ORIGINS") or (),
+            cors_headers=config.get("SSE_CORS_HEADERS") or (),
         )
         app.register_blueprint(blueprint, url_prefix=config.get("SSE_URL_PREFIX", "/sse"))
         app.add_template_global(lambda: _moment(broker), "sse_last_event_id")
         app.extensions["sse"] = self._last = broker
+
+    @staticmethod
+    def _development(broker: Broker) -> auth.Authenticator:
+        said = Said("sse_broker.web", broker.streams.clock.monotonic)
+        return auth.development_authenticator(said, served_only=False)
 
     @property
     def broker(self) -> Broker:
@@ -122,17 +132,20 @@ class SSE(Sender[str]):
 
 def configured_authenticator(config: Mapping[str, Any]) -> auth.Authenticator | None:
     """Return the JWT authenticator that *config* describes, or ``None`` if it describes none."""
-    key = config.get("SSE_JWT_KEY")
-    if not key:
+    key, jwks_url = config.get("SSE_JWT_KEY"), config.get("SSE_JWT_JWKS_URL") or ""
+    if not key and not jwks_url:
         return None
-    algorithms = config.get("SSE_JWT_ALGORITHMS") or ("HS256",)
+    algorithms = config.get("SSE_JWT_ALGORITHMS") or None
     if isinstance(algorithms, str):
         algorithms = [name.strip() for name in algorithms.split(",") if name.strip()]
-    return auth.jwt_authenticator(
+    return jwt_authenticator(
         key,
+        jwks_url=jwks_url,
         algorithms=algorithms,
         audience=config.get("SSE_JWT_AUDIENCE"),
         issuer=config.get("SSE_JWT_ISSUER"),
+        cookie=config.get("SSE_JWT_COOKIE") or "",
+        query=config.get("SSE_JWT_QUERY") or "",
     )
 
 

@@ -18,7 +18,19 @@ from sse_broker.servers import server_of
 from sse_broker.web.refused import refused_here
 from sse_broker.wire.message import library_frame, retry_frame
 
-__all__ = ["HEADERS", "STATUS", "busy", "busy_frames", "note", "refuse", "status_of"]
+__all__ = [
+    "HEADERS",
+    "STATUS",
+    "busy",
+    "busy_frames",
+    "error_body",
+    "is_event_source",
+    "is_refusal",
+    "note",
+    "refuse",
+    "status_of",
+    "told",
+]
 
 STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidUserID: 400,
@@ -27,6 +39,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidMessage: 400,
     errors.AuthenticationFailed: 401,
     errors.TopicForbidden: 403,
+    errors.PublishForbidden: 403,
     errors.AuthorizerFailed: 503,
     errors.TopicsNotEnabled: 500,
     errors.QueueFull: 503,
@@ -34,20 +47,38 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.TooManyRequests: 429,
     errors.BrokerStopped: 503,
     errors.StreamingUnsupported: 500,
+    errors.NotNow: 503,
     errors.LogUnavailable: 503,
     errors.InvalidConfig: 500,
 }
+
+PRIVATE = (errors.NotNow, errors.LogUnavailable)
+"""Errors whose details are the operator's business: paths, hosts, what an exception said."""
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",  # without it nginx shows the client nothing, not even headers
+    "X-Content-Type-Options": "nosniff",
 }
 
 
 def status_of(error: errors.BrokerError) -> int:
     """Return the HTTP status of an error, or of its nearest base in the table."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def told(error: errors.BrokerError) -> str:
+    """Return what a visitor is told of an error: nothing of the machine or the code."""
+    return error.text if isinstance(error, PRIVATE) else str(error)
+
+
+def error_body(error: errors.BrokerError) -> dict[str, str]:
+    """Return an error as it is in JSON: ``{"error": ..., "field": ...}``."""
+    body = {"error": told(error)}
+    if error.field and not isinstance(error, PRIVATE):
+        body["field"] = error.field
+    return body
 
 
 def note(kind: str, status: int, reason: str) -> None:
@@ -58,7 +89,7 @@ def note(kind: str, status: int, reason: str) -> None:
 
 
 def refuse(error: errors.BrokerError) -> Response:
-    """Return an error as JSON, ``{"error": ..., "field": ...}``, and have it logged."""
+    """Return an error as JSON, with its status, and have it logged."""
     note(_kind(error), status_of(error), str(error))
     return _as_json(error)
 
@@ -69,25 +100,43 @@ def _kind(error: errors.BrokerError) -> str:
 
 
 def _as_json(error: errors.BrokerError) -> Response:
-    body = {"error": str(error)}
-    if error.field:
-        body["field"] = error.field
-    response = jsonify(body)
+    response = jsonify(error_body(error))
     response.status_code = status_of(error)
     response.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(math.ceil(error.retry_after))
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, section 11.6.1
+    response._is_refusal = True  # type: ignore[attr-defined]  # of ours: nobody else's words
     return response
+
+
+def is_refusal(response: Response) -> bool:
+    """Whether *response* is what :func:`refuse` or :func:`busy` made."""
+    return getattr(response, "_is_refusal", False)
+
+
+def is_event_source(request: Request) -> bool:
+    """Whether *request* is of a client for which any status but 200 is final.
+
+    The HTML standard (9.2.2) has an EventSource accept this one type and nothing
+    else; ``?on_refuse=status`` says that the client can handle a status all the same.
+    """
+    accepts = request.headers.get("Accept", "").partition(";")[0].strip().lower()
+    return accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
 
 
 def busy(error: errors.BrokerError, request: Request, retry: int) -> Response:
     """Return a refusal for now, in the form that makes this kind of client come back."""
-    accepts = request.headers.get("Accept", "").partition(";")[0].strip().lower()
-    plain = accepts == "text/event-stream" and request.args.get("on_refuse") != "status"
+    plain = is_event_source(request)
     note(_kind(error), 200 if plain else status_of(error), str(error))
-    response = Response(busy_frames(error, retry), headers=HEADERS) if plain else _as_json(error)
+    if plain:
+        body = b"" if request.method == "HEAD" else busy_frames(error, retry)
+        response = Response(body, headers=HEADERS)
+        response._is_refusal = True  # type: ignore[attr-defined]
+    else:
+        error.retry_after = error.retry_after or retry / 1000
+        response = _as_json(error)
     # A crowd of refused clients would hold all the connections that the server has.
     response.call_on_close(server_of(request.environ).hang_up)
     return response
@@ -100,5 +149,5 @@ def busy_frames(error: errors.BrokerError, retry: int) -> bytes:
     one, of which browsers are told at most a minute.
     """
     retry = min(60_000, max(retry, round(1000 * (error.retry_after or 0))))
-    data = {"error": str(error), "retry_after": retry / 1000}
+    data = {"error": told(error), "retry_after": retry / 1000}
     return retry_frame(retry) + library_frame("error", "", data)

@@ -21,7 +21,7 @@ def client_script(request: Request) -> Response:
     text, tag = _script()
     response = Response(text, content_type="text/javascript; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for pages of listed sites
     response.set_etag(tag)
     response.make_conditional(request)
     return response

@@ -53,11 +53,9 @@ def _normal(value: str, field: str) -> str:
 
 
 def normal_tenant_id(value: object, field: str = "tenant_id") -> str | None:
-    """Return the one string form of a tenant id; ``None`` and the nil UUID mean no tenant.
+    """Return the one string form of a tenant id; ``None`` means no tenant.
 
-    :raises InvalidUserID: as for a user id; the empty string is refused, because
-        a forgotten value must not widen who is reached.
+    :raises InvalidUserID: as for a user id; the empty string and the nil UUID are
+        refused, because a forgotten value must not widen who is reached.
     """
-    if value is None or value in (_NIL, _NIL_TEXT):
-        return None
-    return normal_user_id(value, field)
+    return None if value is None else normal_user_id(value, field)

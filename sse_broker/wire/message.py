@@ -56,7 +56,10 @@ class EventType(str, enum.Enum):
     __str__ = str.__str__
 
 
-RESERVED: Final = frozenset({"welcome", "heartbeat", "reset", "dropped", "error", "close"})
+RESERVED: Final = frozenset(
+    {"welcome", "heartbeat", "reset", "dropped", "revoked", "error", "close", "open"}
+)
+"""What the library says itself, and ``open``, which browsers fire without any frame."""
 
 
 class Target(str, enum.Enum):
@@ -278,9 +281,21 @@ def encode_data(data: Any) -> str:
     if isinstance(data, str):
         return data
     try:
-        return _ENCODER.encode(data)
+        return _escaped(_ENCODER.encode(data))
     except (TypeError, ValueError, RecursionError) as err:
         raise InvalidMessage(f"data cannot be written as JSON: {err}", field="data") from err
+
+
+# Characters that JSON may hold as they are, and at which str.splitlines() and the clients
+# built on it split.  In JSON they stand inside strings only, so an escape means the same.
+_SPLITTING = re.compile("[\x85\u2028\u2029]")
+
+
+def _escaped(text: str) -> str:
+    """Return JSON whose lines are the same however a client splits lines."""
+    if text.isascii():
+        return text
+    return _SPLITTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _json(value: Any) -> Any:

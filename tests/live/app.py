@@ -13,13 +13,13 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 
-from sse_broker import SSE
+from sse_broker import SSE, default_authenticator
 
 
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.update({k: v for k, v in os.environ.items() if k.startswith("SSE_")})
-    sse = SSE(app)
+    sse = SSE(app, authenticator=default_authenticator)
     raising: list[bool] = []
 
     @app.get("/healthz")

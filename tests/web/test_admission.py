@@ -335,12 +335,14 @@ def test_publishing_too_often_is_429_and_is_not_published() -> None:
         assert broker.streams.counts().connections_refused == 0
 
 
-def test_who_may_not_publish_uses_up_nobodys_rate() -> None:
-    with Broker(BrokerConfig(publish_rate="1/year")) as broker:
+def test_who_tries_publish_tokens_is_counted_before_they_are_looked_at() -> None:
+    with Broker(BrokerConfig(publish_rate="2/year")) as broker:
         app = app_of(broker, publish_authenticator="secret")
-        for _ in range(3):
-            assert get(app, "192.0.2.1", "POST", "/sse/publish").status_code == 401
-        assert get(app, "192.0.2.1", "POST", "/sse/publish", **BEARER).status_code == 200
+        tries = [get(app, "192.0.2.1", "POST", "/sse/publish").status_code for _ in range(4)]
+        other = get(app, "192.0.2.2", "POST", "/sse/publish", **BEARER).status_code
+
+    assert tries == [401, 401, 429, 429]
+    assert other == 200
 
 
 def test_metrics_tell_refusals_by_their_limit() -> None:

@@ -346,7 +346,9 @@ def test_a_bad_token_is_401_before_anything_else(broker: Broker, bad: str) -> No
 
 def test_a_good_token_is_taken_from_header_cookie_or_query(broker: Broker) -> None:
     good = token(aud="app", iss="me", tenant_id="t1")
-    authenticator = jwt_authenticator(KEY, audience="app", issuer="me", cookie="session_token")
+    authenticator = jwt_authenticator(
+        KEY, audience="app", issuer="me", cookie="session_token", query="token"
+    )
     for way in ("header", "cookie", "query"):
         client = make(broker, authenticator)
         if way == "cookie":
@@ -361,7 +363,7 @@ def test_a_good_token_is_taken_from_header_cookie_or_query(broker: Broker) -> No
 
 
 def test_granted_topics_bound_what_can_be_asked_for(broker: Broker) -> None:
-    client = make(broker, jwt_authenticator(KEY, audience="app", issuer="me"))
+    client = make(broker, jwt_authenticator(KEY, audience="app", issuer="me", query="token"))
     good = token(topics=["a:*", "b"])
     for topics, status in [("a:b,b", 200), ("a:*", 200), ("a:**", 403), ("c", 403), ("**", 403)]:
         response = client.get(f"/sse/stream?token={good}&topics={topics}")
@@ -372,9 +374,9 @@ def test_granted_topics_bound_what_can_be_asked_for(broker: Broker) -> None:
 def test_a_stream_ends_with_its_token() -> None:
     clock = FakeClock(unix_time=time.time())
     with Broker(clock=clock) as broker:
-        response = make(broker, jwt_authenticator(KEY, audience="app", issuer="me")).get(
-            f"/sse/stream?token={token(exp=time.time() + 60)}"
-        )
+        response = make(
+            broker, jwt_authenticator(KEY, audience="app", issuer="me", query="token")
+        ).get(f"/sse/stream?token={token(exp=time.time() + 60)}")
         chunks = iter(response.response)
         next(chunks)
         clock.advance(61)

@@ -133,15 +133,15 @@ def test_a_message_says_whom_it_is_for() -> None:
 
     assert Message("user", "x", user_id=str(user).upper()).user_id == str(user)
     assert Message("topic", "x", topic="a:b", tenant_id=ALL_TENANTS).tenant_id is ALL_TENANTS
-    assert Message("broadcast", "x", tenant_id=uuid.UUID(int=0)).tenant_id is None
     for nobody in (None, "", uuid.UUID(int=0), str(uuid.UUID(int=0)), "  ", True, 1.5, "a\nb"):
         with pytest.raises(InvalidUserID):
             Message("user", "x", user_id=nobody)
     for topic in ("", "a:*", "**", "a::b", ":", "a\nb", "x" * 513, "\ud800"):
         with pytest.raises(InvalidTopic):
             Message("topic", "x", topic=topic)
-    with pytest.raises(InvalidUserID):
-        Message("broadcast", "x", tenant_id="")
+    for forgotten in ("", uuid.UUID(int=0), str(uuid.UUID(int=0)), "  "):
+        with pytest.raises(InvalidUserID):
+            Message("broadcast", "x", tenant_id=forgotten)
     with pytest.raises(InvalidMessage):
         Message("everybody", "x")
     with pytest.raises(InvalidMessage):
@@ -174,3 +174,21 @@ def test_a_user_id_is_its_plain_text_whoever_asked_first() -> None:
     assert normal_user_id(Role.ADMIN) == "the admin"
     assert type(normal_user_id("the admin")) is str
     assert Message(Target.USER, "x", user_id=Role.ADMIN).user_id == "the admin"
+
+
+def test_json_is_one_line_however_a_client_splits_lines() -> None:
+    value = {"t": "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh\u00e9\U0001f600"}
+
+    frame = Message("broadcast", value).frame.decode()
+
+    (line,) = [line for line in frame.splitlines() if line]
+    assert json.loads(line.removeprefix("data: ")) == value
+    assert "\u00e9\U0001f600" in line  # what splits nothing is left as it is
+    assert Message("broadcast", "a\u2028b").frame == "data: a\u2028b\n\n".encode()
+
+
+@pytest.mark.parametrize("event", ["open", "revoked", "welcome"])
+def test_names_that_a_page_could_mistake_are_the_librarys(event: str) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        Message("broadcast", "x", event)
+    assert refused.value.field == "event"
