@@ -16,6 +16,7 @@ class Audience(tuple[Client, ...]):
     """The clients of a bucket at one moment."""
 
     bucket: Bucket
+    followed_by: Any = None  # the row that has been told who they are
 
 
 class Bucket:

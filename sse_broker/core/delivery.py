@@ -19,7 +19,6 @@ Lock map
 from __future__ import annotations
 
 import collections
-import logging
 from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
@@ -46,9 +45,6 @@ class Gap:
 
     def __init__(self, position: int) -> None:
         self.position = position
-
-
-_log = logging.getLogger("sse_broker.broker")
 
 
 class Delivery:

@@ -24,9 +24,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sse_broker.core.audience import Audience, Bucket
 from sse_broker.core.client import Client
 from sse_broker.core.ports import Record
-from sse_broker.core.registry import Audience, Bucket
 from sse_broker.core.sync import native_lock
 from sse_broker.transport.batch import Batch
 from sse_broker.transport.rows import Row, offer

@@ -10,9 +10,10 @@ Everything here belongs to who holds the host's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from sse_broker.core.audience import Audience
 from sse_broker.core.client import Client, State
 from sse_broker.transport.batch import Batch
 from sse_broker.transport.sockets import FLAGS
@@ -27,7 +28,6 @@ class Row:
     """Who is idle of an audience, and who else is in it."""
 
     __slots__ = (
-        "_audience",
         "_others",
         "chunked",
         "frames",
@@ -43,16 +43,15 @@ class Row:
         self.frames = self.size = 0  # written to each who is in from the beginning
         self.last = 0  # the position that was written last
         self.wrote_at = 0.0
-        self._audience: Sequence[Client] = ()
         self._others: list[Client] = []
 
     def members(self) -> list[Transport]:
         """Return who is in."""
         return [*self.plain.values(), *self.chunked.values()]
 
-    def follow(self, audience: Sequence[Client]) -> None:
+    def follow(self, audience: Audience) -> None:
         """Have those in, or among the others, who are in *audience*, and nobody else."""
-        if audience is self._audience:
+        if audience.followed_by is self:
             return
         members = self.members()
         inside = {transport.client for transport in members}
@@ -61,7 +60,7 @@ class Row:
             if transport.client not in wanted:  # it is none of its topics any more
                 transport.rouse()
         self._others = [client for client in audience if client not in inside]
-        self._audience = audience
+        audience.followed_by = self
 
     def gather(self, batch: Batch) -> None:
         """Take in who has nothing else to write by now; offer *batch* to the rest."""
