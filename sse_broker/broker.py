@@ -8,6 +8,7 @@ to the process that used it.  What hosts of streams call is another object,
 
 from __future__ import annotations
 
+import json
 from types import TracebackType
 from typing import NoReturn
 
@@ -188,6 +189,21 @@ class Broker(Sender[str]):
         # that misses the record, meet one of the two.
         self.log.roster.revoke(mark_of(command), self._clock.time() + remembered)
         self.log.append(command)
+
+    def recheck(self, user_id: UserID, *, tenant_id: UserID | None = None) -> None:
+        """Ask again now what the open streams of a user may read, in all processes.
+
+        The identity's topics and the authorizer are asked about each topic.  A stream
+        that lost some gets ``event: revoked`` with their names and goes on with the
+        rest; one that has none left ends.  With *tenant_id*, streams of that tenant only.
+        Returns once the log has the command.
+
+        :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
+        :raises LogUnavailable: nobody is asked.
+        """
+        tenant = normal_tenant_id(tenant_id)
+        detail = "" if tenant is None else json.dumps({"tenant_id": tenant})
+        self.log.append(Command(Act.RECHECK, normal_user_id(user_id), "recheck", detail))
 
     def get_stats(self) -> Stats:
         """Return a moment of this process, with sums over all.

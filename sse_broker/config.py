@@ -207,6 +207,12 @@ class BrokerConfig:
     presence_grace: float = option(
         10.0, at_least(0), "s", "A user without a stream for this long is said to be offline."
     )
+    recheck_interval: float = option(
+        0.0,
+        at_least(0),
+        "s",
+        "What a stream may read is asked again after this long; 0 is only when it begins.",
+    )
     require_tenant: bool = option(
         False, YES_NO, "", "Refuse messages and clients that name no tenant."
     )

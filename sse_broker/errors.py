@@ -12,6 +12,7 @@
     ├── TopicForbidden         who asks may not read that topic
     ├── AuthorizerFailed       nobody can say now whether it may; come back later
     ├── PublishForbidden       who publishes may not say that, or not there
+    ├── NoSuchStream           no process has that stream, or not of who asks
     ├── TopicsNotEnabled       topics are switched off
     ├── QueueFull              the message was not taken: no room
     ├── TooManyConnections     a limit on streams is reached; come back later
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidUserID",
     "LogUnavailable",
     "MessageTooLarge",
+    "NoSuchStream",
     "NotNow",
     "PublishForbidden",
     "QueueFull",
@@ -113,6 +115,12 @@ class PublishForbidden(BrokerError):
     """The publisher's credentials are for another tenant, other topics or other events."""
 
     text = "publish forbidden"
+
+
+class NoSuchStream(BrokerError):
+    """No process has an open stream of that id, or it is somebody else's."""
+
+    text = "no such stream"
 
 
 class AuthorizerFailed(BrokerError):

@@ -217,6 +217,7 @@ class Client:
         "_state",
         "abort",
         "address",
+        "checked_at",
         "connected_at",
         "dropped",
         "drops",
@@ -230,12 +231,14 @@ class Client:
         "names",
         "patterns",
         "queue",
+        "reader",
         "sent",
         "spread",
         "tenant_id",
         "topics",
         "transport",
         "user_id",
+        "withdrawn",
     )
 
     def __init__(
@@ -265,6 +268,7 @@ class Client:
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
         self.connected_at = self.last_seen = (clock or SystemClock()).monotonic()
+        self.checked_at = self.connected_at  # when it was asked last what it may read
         self.spread = (
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
@@ -274,6 +278,8 @@ class Client:
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
         self.drops = False  # it may read no more: what waits for it is dropped
         self.ends_soon = False  # it is cut after drain_timeout if it has not ended
+        self.withdrawn: tuple[str, ...] = ()  # topics that it lost and has not been told of
+        self.reader: Callable[[], Any] | None = None  # a weak reference to what reads for it
         self.abort: Callable[[], None] | None = None  # frees a thread stuck in a write
         self.transport: Any = None  # what others may write to for it; the host's
         self._overflow = overflow
@@ -281,6 +287,31 @@ class Client:
         self._reason = ""
         self._lost_before = self._lost_after = 0
         self._beat: int | None = None
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Have other topics from now on.  Called under the lock of the registry that it is in."""
+        self.topics, self.names, self.patterns = _subscription(tuple(topics))
+
+    def drop_unwanted(self) -> None:
+        """Let go of what waits and is not wanted any more, after :meth:`subscribe`.
+
+        Any thread; never blocks.
+        """
+        frames = self.queue
+        with frames.mutex:
+            if frames.queue:
+                wanted = [record for record in frames.queue if self.wants(record.message)]
+                frames.queue.clear()
+                frames.queue.extend(wanted)
+        reader = None if self.reader is None else self.reader()
+        if reader is not None:
+            reader.topics_changed()
+
+    def withdraw(self, topics: Iterable[str]) -> None:
+        """Have the client told that it may not read these any more.  Any thread; never blocks."""
+        with self.queue.mutex:
+            self.withdrawn += tuple(topics)
+            self.queue.ring_locked()
 
     def __repr__(self) -> str:
         return f"<Client {self.id} {self._state.value} {len(self.queue.queue)} waiting>"
@@ -299,7 +330,8 @@ class Client:
     def has_news(self) -> bool:
         """Whether there is something to take, or the state is to be acted on."""
         lost = self._lost_before or self._lost_after
-        return bool(self.queue.queue or lost) or self._beat is not None or self._state is not _LIVE
+        news = self.queue.queue or lost or self.withdrawn
+        return bool(news) or self._beat is not None or self._state is not _LIVE
 
     @property
     def reason(self) -> str:

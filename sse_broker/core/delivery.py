@@ -38,6 +38,10 @@ Matched = tuple[Record, Sequence[Client]]
 """A message's record and its audience."""
 
 
+Step = Callable[[], None]
+"""What the host's turn does when it has come to it; it must not wait."""
+
+
 class Gap:
     """Messages up to a position that did not come this way."""
 
@@ -69,8 +73,10 @@ class Delivery:
         self.matched = 0  # who is registered now is offered everything after this; under the lock
         self.delivered = 0  # who was registered has been offered everything up to this
         # Messages with their audiences, commands, and gaps between them.
-        self._incoming: collections.deque[Matched | Record | Gap] = collections.deque()
+        self._incoming: collections.deque[Matched | Record | Gap | Step] = collections.deque()
         self._urgent: collections.deque[Command] = collections.deque()  # do not wait their turn
+        self.on_command: Callable[[Command], Step | None] = lambda _: None
+        """Called with each command in log order, under the lock; returns a step, if one is due."""
         self.must_recheck = False  # commands may have been missed; the process clears it
         self._is_due = False  # whether the host has been asked for a turn that has not begun
         self._is_at_it = False  # a log handler that sends comes in between
@@ -133,11 +139,11 @@ class Delivery:
         if isinstance(record.message, Command):
             self._take_command(record)
             return
-        with self._lock:
+        incoming, size = self._incoming, len(record.frame)
+        with self._lock:  # matched and put in its place in one step, or a change comes between
             audience = self._registry.match(record.message)
             self.matched = record.position
-        incoming, size = self._incoming, len(record.frame)
-        incoming.append((record, audience))
+            incoming.append((record, audience))
         self._received += size
         if len(incoming) > MOST_WAITING or self._received - self.collected > MOST_BYTES:
             self._skip_to(record.position)
@@ -148,12 +154,33 @@ class Delivery:
 
     def _take_command(self, record: Record) -> None:
         assert isinstance(record.message, Command)
-        with self._lock:
-            self.matched = record.position
         if record.message.act is Act.REVOKE:
             self._urgent.append(record.message)
-        self._incoming.append(record)
+        with self._lock:
+            self.matched = record.position
+            self._append_locked(record)
         self._ask_for_turn()
+
+    def _append_locked(self, record: Record) -> None:
+        """Put a command in its place, and after it what is due because of it."""
+        assert isinstance(record.message, Command)
+        step = self.on_command(record.message)
+        self._incoming.append(record)
+        if step is not None:
+            self._incoming.append(step)
+
+    def insert(self, make_locked: Callable[[], Step | None]) -> None:
+        """Change something between two records; *make_locked* does it, under the lock.
+
+        The step that it returns, if any, is taken when all that was matched before
+        has been offered.  Any thread; never waits.
+        """
+        with self._lock:
+            step = make_locked()
+            if step is not None:
+                self._incoming.append(step)
+        if step is not None:
+            self._ask_for_turn()
 
     def _ask_for_turn(self) -> None:
         if not self._is_due:
@@ -163,13 +190,13 @@ class Delivery:
 
     def _skip_to(self, position: int) -> None:
         """Let messages be read from the log by who they were for; keep the commands among them."""
-        incoming, kept = self._incoming, list[Record]()
+        incoming, kept = self._incoming, list[Record | Step]()
         while True:
             try:  # the host may take items at the same time
                 item = incoming.popleft()
             except IndexError:
                 break
-            if isinstance(item, Record):
+            if not isinstance(item, tuple | Gap):
                 kept.append(item)
         self.collected = self._received
         incoming.append(Gap(position))
@@ -189,7 +216,9 @@ class Delivery:
         if commands is None:
             self.must_recheck = True
         else:
-            self._incoming.extend(commands)
+            with self._lock:
+                for record in commands:
+                    self._append_locked(record)
         self._ask_for_turn()
 
     def _commands_between(self, after: int, position: int) -> list[Record] | None:
@@ -263,9 +292,12 @@ class Delivery:
             client.fall_behind()
         self._tell(clients)
 
-    def _act_on(self, item: Record | Gap) -> None:
+    def _act_on(self, item: Record | Gap | Step) -> None:
         if isinstance(item, Gap):
             self._go_on_after(item)
+            return
+        if not isinstance(item, Record):
+            item()
             return
         assert isinstance(item.message, Command)
         self._obey(item.message)

@@ -30,12 +30,14 @@ from sse_broker.core.client import Client
 from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
 from sse_broker.core.delivery import Delivery
-from sse_broker.core.identity import Identity
+from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.ports import Census, Clock, Following, Log, StreamHost
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
+from sse_broker.core.rechecks import Rechecks
 from sse_broker.core.registry import Registry
+from sse_broker.core.subscriptions import Subscriptions
 from sse_broker.core.sync import WakeChain, native_lock, patched
 from sse_broker.errors import BrokerStopped, LogUnavailable
 
@@ -63,6 +65,7 @@ class Process:
         clock: Clock,
         make_host: Callable[[], StreamHost],
         ticks: Sequence[Callable[[], None]] = (),
+        may_read: Callable[[Identity, str], bool] = may_read,
     ) -> None:
         self._owner = owner
         self._config = config
@@ -77,6 +80,10 @@ class Process:
         self.delivery = Delivery(self._registry, self._lock, log, make_host)
         self.admission = Admission(
             config, self._registry, self._tally, lambda: self._life is Life.STOPPED
+        )
+        self.subscriptions = Subscriptions(self._registry, self._lock, self.delivery, log)
+        self.rechecks = Rechecks(
+            self._clients, self.subscriptions, may_read, clock, config.recheck_interval
         )
         self._chain = None if self.patched else WakeChain()
         self._following: Following | None = None
@@ -116,7 +123,7 @@ class Process:
             if self._chain is not None:
                 self._chain.restart()
             failure: Exception | None = None
-            for act in (self._restart_others, *ticks):
+            for act in (self._restart_others, self.rechecks.tick, *ticks):
                 try:
                     act()
                 except Exception as err:  # it is not the others' fault
@@ -141,6 +148,7 @@ class Process:
         found = [command for command in asked if roster.is_revoked(mark_of(command))]
         self.delivery.must_recheck = False
         self.delivery.obey(found)
+        self.rechecks.everybody()
         _log.warning(
             "commands may have been lost with records of the log: %d streams were checked again,"
             " and %d commands were found",
@@ -216,6 +224,8 @@ class Process:
         if self._following is not None:
             self._following.stop()
         self.reaper.stop()
+        self.rechecks.stop()
+        self.subscriptions.stop()
         self.delivery.release()
         try:
             self.presence.leave()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sse_broker.core.client import Client, State, Take
@@ -42,11 +43,13 @@ class Reader:
     """Turns one client's queue, and the log where that is needed, into chunks of bytes."""
 
     __slots__ = (
+        "__weakref__",
         "_allowed",
         "_authorizer",
         "_chunks",
         "_heartbeat",
         "_heartbeat_interval",
+        "_judge",
         "_limit",
         "_log",
         "_on_failure",
@@ -89,7 +92,9 @@ class Reader:
         self._on_reset = on_reset
         self._on_failure = on_failure
         granted_all = authorizer is may_read and client.identity.topics is None
-        self._authorizer = authorizer if client.patterns and not granted_all else None
+        self._judge = None if granted_all else authorizer
+        self._authorizer = self._judge if client.patterns else None
+        client.reader = weakref.ref(self)
         self._allowed: dict[str, bool] | None = None
         self._replaying = client.state is State.BEHIND
         self._limit = READ_RECORDS  # less where a chunk holds less than that
@@ -99,6 +104,14 @@ class Reader:
         self._skipped = False  # whether frames before the cursor were never written
         self._state: Iterator[bytes] | None = None  # what follows the chunks, if anything
         self._begin(lost, resumed, state)
+
+    def topics_changed(self) -> None:
+        """Forget what was allowed; ask about what patterns let in, if there are any now.
+
+        Called where nothing matched by the new topics has been offered yet.
+        """
+        self._authorizer = self._judge if self.client.patterns else None
+        self._allowed = None
 
     @property
     def may_wait(self) -> bool:
@@ -123,14 +136,16 @@ class Reader:
     @property
     def is_plain(self) -> bool:
         """Whether all that comes next is what the client is offered, as it is."""
-        return not (self._chunks or self._replaying or self._over or self._authorizer)
+        busy = self._chunks or self._replaying or self._over or self._authorizer
+        return not (busy or self.client.withdrawn)
 
     def next(self, timeout: float) -> bytes | None:
         """Return whole frames to write, or ``None`` at the end.
 
         Waits up to *timeout* seconds for some; ``b""`` says that there were none.
         """
-        if not self._chunks and not self._replaying and not self._over:
+        due = self._chunks or self._replaying or self._over or self.client.withdrawn
+        if not due:
             record = self.client.take_one(timeout)
             if record is not None and record.position > self.cursor and not self._authorizer:
                 self.cursor = record.position
@@ -146,6 +161,8 @@ class Reader:
             return None
         if self.client.drops and not self._over:
             self._drop()
+        if self.client.withdrawn and not self._over:
+            self._say_withdrawn()
         if not self._chunks and self._replaying:
             self._replay(timeout)
         if not self._chunks and not self._over:
@@ -287,6 +304,12 @@ class Reader:
         data = {"reason": self.client.reason}
         at = "" if self._skipped else self._log.cursor(self.cursor)  # it keeps the id it has
         return retry_frame(self._retry()) + library_frame("close", at, data)
+
+    def _say_withdrawn(self) -> None:
+        with self.client.queue.mutex:
+            lost, self.client.withdrawn = self.client.withdrawn, ()
+        at = self._log.cursor(self.cursor)
+        self._chunks.append(library_frame("revoked", at, {"topics": list(lost)}))
 
     def _say_lost(self, count: int) -> None:
         self._chunks.append(library_frame("dropped", "", {"count": count}))

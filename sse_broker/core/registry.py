@@ -113,6 +113,12 @@ class Registry:
             self._tidy()
         return True
 
+    def subscribe(self, client: Client, topics: tuple[str, ...]) -> None:
+        """Give a client that is here other topics."""
+        self.remove(client)
+        client.subscribe(topics)
+        self.add(client)
+
     def match(self, message: Message) -> tuple[Client, ...]:
         """Return the clients that *message* is for, each once.
 

@@ -8,11 +8,13 @@
 
 The last two are fired once for all processes, in one of them, on its reaper's thread.
 
-A receiver that raises is logged and does no harm to the stream.
+Each receiver is called in an app context of the Flask app that serves the broker's
+streams, if one does.  A receiver that raises is logged and does no harm to the stream.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -40,8 +42,10 @@ def fire(signal: NamedSignal, sender: Any, **facts: Any) -> None:
     """Call every receiver, each on its own: one that raises keeps nothing from the others."""
     if not signal.receivers:
         return
+    context = getattr(getattr(sender, "streams", None), "app_context", contextlib.nullcontext)
     for receiver in list(signal.receivers_for(sender)):
         try:
-            receiver(sender, **facts)
+            with context():
+                receiver(sender, **facts)
         except Exception:  # a receiver is not ours
             _log.exception("a receiver of %s failed", signal.name)

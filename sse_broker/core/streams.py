@@ -15,6 +15,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -66,7 +67,9 @@ class Streams:
         self.clock = clock
         self._owner = owner
         self._make_host = make_host
-        self._authorizer = may_read if authorizer is None else _both(authorizer)
+        self._authorizer = may_read if authorizer is None else self._both(authorizer)
+        self.app_context: Callable[[], AbstractContextManager[object]] = nullcontext
+        """What the application's own functions are called in; set by who knows the app."""
         self._processes: dict[int, Process] = {}
         self._ticks: list[Callable[[], None]] = []
         self._parts: list[tuple[str, Callable[[], bool]]] = []
@@ -180,9 +183,40 @@ class Streams:
                 raise TopicForbidden(repr(topic), field="topics")
         return wanted
 
+    def _both(self, authorizer: Authorizer) -> Authorizer:
+        """Return what asks for both: the topics of the identity itself, and *authorizer*."""
+
+        def both(identity: Identity, topic: str) -> bool:
+            if not may_read(identity, topic):
+                return False
+            with self.app_context():
+                return bool(authorizer(identity, topic))
+
+        return both
+
+    def change_topics(
+        self, identity: Identity, client_id: str, add: Iterable[str], remove: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        """Change the topics of a live stream of *identity*, whichever process has it.
+
+        Returns all that it has then.  Waits some seconds at most.
+
+        :raises NoSuchStream: no process has it, or it is somebody else's.
+        :raises TopicForbidden, InvalidTopic, TopicsNotEnabled: nothing was changed.
+        :raises AuthorizerFailed: the authorizer raised; nothing was changed.
+        :raises BrokerStopped, LogUnavailable: nothing was changed.
+        """
+        wanted = self.check_topics(identity, add)
+        gone = tuple(check_pattern(topic) for topic in remove)
+        here = self._here_for_streams()
+        here.ensure_running()
+        return here.subscriptions.change(
+            identity, client_id, wanted, gone, is_alone=not self.log.shared
+        )
+
     def _may_read(self, identity: Identity, topic: str) -> bool:
         try:
-            return self._authorizer(identity, topic)
+            return bool(self._authorizer(identity, topic))
         except Exception as err:  # the application's: it may be well in a moment
             self._authorizer_failed()
             raise AuthorizerFailed(field="topics", retry_after=1.0) from err
@@ -322,7 +356,15 @@ class Streams:
                 " its parent; use sqlite:///path or redis://",
                 self.log.url,
             )
-        return Process(self._owner, self.config, self.log, self.clock, self._make_host, self._ticks)
+        return Process(
+            self._owner,
+            self.config,
+            self.log,
+            self.clock,
+            self._make_host,
+            self._ticks,
+            self._may_read,
+        )
 
     def _is_in_child(self) -> bool:
         """Whether a parent process has the streams, so that those who send here may mean them."""
@@ -360,12 +402,3 @@ class Streams:
                 self.counts().messages_dropped,
             )
         signals.fire(signals.message_dropped, self._owner, client=client, count=count)
-
-
-def _both(authorizer: Authorizer) -> Authorizer:
-    """Return what asks for both: the topics of the identity itself, and *authorizer*."""
-
-    def both(identity: Identity, topic: str) -> bool:
-        return may_read(identity, topic) and bool(authorizer(identity, topic))
-
-    return both

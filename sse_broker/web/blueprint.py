@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, has_app_context, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from sse_broker.broker import Broker
@@ -28,6 +30,7 @@ from sse_broker.web.refused import refused_here
 from sse_broker.web.said import Said
 from sse_broker.web.script import client_script
 from sse_broker.web.stream import take_out_forgotten
+from sse_broker.web.subscriptions import add_subscriptions
 
 __all__ = ["create_blueprint"]
 
@@ -107,6 +110,8 @@ def create_blueprint(
     streams.each_tick(take_out_forgotten)
     streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
+    add_subscriptions(blueprint, door)
+    blueprint.record(lambda state: _call_within(broker, cast(Flask, state.app)))
     if publish_authenticator is not None:
         add_publisher_routes(blueprint, broker, rates, publish_authenticator, said)
     return blueprint
@@ -125,6 +130,22 @@ def _look_around(blueprint: Blueprint, broker: Broker) -> None:
             looked.add(process_id())
             broker.streams.is_served = True
             checks.say(broker.log.shared, request.environ)
+
+
+def _call_within(broker: Broker, app: Flask) -> None:
+    """Have authorizers and receivers of signals called in an app context, popped after each call.
+
+    A request of the same app has one already, with what the app keeps in ``g``.
+    """
+    known = weakref.ref(app)
+
+    def context() -> AbstractContextManager[object]:
+        there = known()
+        if there is None or (has_app_context() and current_app == there):
+            return nullcontext()
+        return there.app_context()
+
+    broker.streams.app_context = context
 
 
 def _is_stream() -> bool:

@@ -40,6 +40,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.AuthenticationFailed: 401,
     errors.TopicForbidden: 403,
     errors.PublishForbidden: 403,
+    errors.NoSuchStream: 404,
     errors.AuthorizerFailed: 503,
     errors.TopicsNotEnabled: 500,
     errors.QueueFull: 503,

@@ -16,6 +16,7 @@ from sse_broker.wire.ids import normal_user_id
 __all__ = ["Act", "Command"]
 
 MAX_CHARS = 256
+MAX_DETAIL = 64 * 1024  # characters
 
 
 class Act(str, enum.Enum):
@@ -24,6 +25,9 @@ class Act(str, enum.Enum):
     DISCONNECT_USER = "disconnect_user"
     DISCONNECT_CLIENT = "disconnect_client"
     REVOKE = "revoke"
+    SUBSCRIBE = "subscribe"  # change the topics of one client, as the detail says
+    SUBSCRIBED = "subscribed"  # the answer to that, for who asked
+    RECHECK = "recheck"  # ask again what the clients of a user may read
     NOTHING = "nothing"  # stands in the place of an entry that cannot be read
 
     __str__ = str.__str__
@@ -31,7 +35,9 @@ class Act(str, enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """End the streams of a user, of one client, or of a token.
+    """Do something to the streams of a user, of one client, or of a token.
+
+    *detail* is JSON for what needs more than a value.
 
     :raises InvalidUserID: the value of ``disconnect_user`` is no user id.
     :raises InvalidMessage: another value, or the reason, is empty, has control
@@ -41,6 +47,7 @@ class Command:
     act: Act
     value: str
     reason: str = "disconnected"
+    detail: str = ""
 
     id: ClassVar[str] = ""
 
@@ -50,7 +57,7 @@ class Command:
             put(self, "act", Act(self.act))
         except ValueError:
             raise InvalidMessage(f"there is no command {self.act!r}", field="act") from None
-        if self.act is Act.DISCONNECT_USER:
+        if self.act in (Act.DISCONNECT_USER, Act.RECHECK):
             put(self, "value", normal_user_id(self.value))
         for field in ("value", "reason"):
             text = getattr(self, field)
@@ -62,3 +69,5 @@ class Command:
                 raise InvalidMessage(
                     f"{field} must be a line of 1 to {MAX_CHARS} characters", field=field
                 )
+        if not isinstance(self.detail, str) or len(self.detail) > MAX_DETAIL:
+            raise InvalidMessage(f"detail must be at most {MAX_DETAIL} characters", field="detail")

@@ -31,7 +31,8 @@ def pack(entry: Message | Command, *, ascii: bool = False) -> bytes:
 
 def _fields(entry: Message | Command) -> dict[str, Any]:
     if isinstance(entry, Command):
-        return {"act": entry.act, "value": entry.value, "reason": entry.reason}
+        command = {"act": entry.act, "value": entry.value, "reason": entry.reason}
+        return {**command, "detail": entry.detail} if entry.detail else command
     fields: dict[str, Any] = {"target": entry.target, "event": entry.event, "data": entry.data}
     for name in _OPTIONAL:
         value = getattr(entry, name)
