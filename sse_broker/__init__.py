@@ -12,6 +12,7 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Stats
 from sse_broker.core.identity import Identity
+from sse_broker.core.since import Subscription
 from sse_broker.errors import AuthenticationFailed, BrokerError, LogUnavailable, QueueFull
 from sse_broker.logs import open_log
 from sse_broker.web.auth import default_authenticator, default_topic_resolver
@@ -36,6 +37,7 @@ __all__ = [
     "Message",
     "QueueFull",
     "Stats",
+    "Subscription",
     "Target",
     "create_blueprint",
     "current_broker",

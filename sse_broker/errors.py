@@ -6,6 +6,7 @@
     ├── InvalidConfig          a setting is unknown or out of range
     ├── InvalidUserID          nil, empty or not an id at all
     ├── InvalidTopic           empty, too long, or a pattern where a name is due
+    ├── InvalidSince           no number of seconds or messages to begin with
     ├── InvalidMessage         a field that cannot be sent
     │   └── MessageTooLarge    more bytes than ``max_message_bytes``
     ├── AuthenticationFailed   who asks is not known
@@ -35,6 +36,7 @@ __all__ = [
     "BrokerStopped",
     "InvalidConfig",
     "InvalidMessage",
+    "InvalidSince",
     "InvalidTopic",
     "InvalidUserID",
     "LogUnavailable",
@@ -85,6 +87,12 @@ class InvalidTopic(BrokerError):
     """A topic is empty, too long, has control characters, or is a pattern out of place."""
 
     text = "invalid topic"
+
+
+class InvalidSince(BrokerError):
+    """Since when a stream is to begin is not said as seconds, messages or ``earliest``."""
+
+    text = "invalid since"
 
 
 class InvalidMessage(BrokerError):

@@ -239,6 +239,23 @@ class Log(Protocol):
         :raises LogUnavailable: the log cannot be read now.
         """
 
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        """Return the position after which the messages of the last *seconds* follow.
+
+        ``None`` is all that is kept.  Beside it, whether nothing that belongs to them
+        is gone already.
+
+        :raises LogUnavailable: the log cannot be read now.
+        """
+
+    def before(self, position: int, limit: int) -> Sequence[Record]:
+        """Return the last records up to and with a position, at most *limit*, oldest first.
+
+        Fewer where there are no more.
+
+        :raises LogUnavailable: the log cannot be read now.
+        """
+
     def cursor(self, position: int) -> str:
         """Return the wire id of a position."""
 

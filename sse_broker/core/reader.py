@@ -22,14 +22,14 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sse_broker.core.client import Client, State, Take
+from sse_broker.core.grants import allows
 from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.core.state import chunks as state_chunks
 from sse_broker.core.state import marked, state_at
 from sse_broker.core.sync import let_others_run
 from sse_broker.errors import LogUnavailable
-from sse_broker.wire.message import Message, Target, comment_frame, library_frame, retry_frame
-from sse_broker.wire.topics import matches
+from sse_broker.wire.message import Message, comment_frame, library_frame, retry_frame
 
 __all__ = ["Reader"]
 
@@ -81,6 +81,7 @@ class Reader:
         lost: str = "",
         resumed: bool = False,
         state: Sequence[Record] = (),
+        earliest: int | None = None,
     ) -> None:
         self.client = client
         self.cursor = start
@@ -103,7 +104,7 @@ class Reader:
         self._over = False
         self._skipped = False  # whether frames before the cursor were never written
         self._state: Iterator[bytes] | None = None  # what follows the chunks, if anything
-        self._begin(lost, resumed, state)
+        self._begin(lost, resumed, state, earliest)
 
     def topics_changed(self) -> None:
         """Forget what was allowed; ask about what patterns let in, if there are any now.
@@ -175,11 +176,14 @@ class Reader:
             return chunk
         return None if self._over else b""
 
-    def _begin(self, lost: str, resumed: bool, state: Sequence[Record]) -> None:
+    def _begin(
+        self, lost: str, resumed: bool, state: Sequence[Record], earliest: int | None
+    ) -> None:
         state = self._allowed_of(state)
         at = self._log.cursor(self.cursor)
         mark = marked(at, len(state)) if state else at
-        reset = library_frame("reset", mark, {"reason": lost}) if lost else b""
+        said = {"reason": lost} if earliest is None else {"reason": lost, "from": earliest}
+        reset = library_frame("reset", mark, said) if lost else b""
         welcome = {
             "client_id": self.client.id,
             "resumed": resumed,
@@ -333,17 +337,7 @@ class Reader:
         """
         message = record.message
         assert isinstance(message, Message)
-        if message.target is not Target.TOPIC or message.topic in self.client.names:
-            return True
-        if len(message.topics) == 1:
-            return self._allows_topic(message.topic)
-        if not self.client.names.isdisjoint(message.topics):
-            return True
-        return any(
-            self._allows_topic(topic)
-            for topic in message.topics
-            if any(matches(pattern, topic) for pattern in self.client.patterns)
-        )
+        return allows(self.client, message, self._allows_topic)
 
     def _allows_topic(self, topic: str) -> bool:
         memo = self._allowed = {} if self._allowed is None else self._allowed

@@ -22,10 +22,12 @@ from sse_broker.core import signals
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
+from sse_broker.core.grants import allows
 from sse_broker.core.identity import Identity, may_read
-from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost, StreamHost
+from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost, Record, StreamHost
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
+from sse_broker.core.since import Since, begin_at
 from sse_broker.core.state import ALL, state_at, unmarked
 from sse_broker.core.sync import patched
 from sse_broker.errors import (
@@ -38,7 +40,7 @@ from sse_broker.errors import (
     TopicForbidden,
     TopicsNotEnabled,
 )
-from sse_broker.wire.message import check_id, comment_frame, library_frame
+from sse_broker.wire.message import Message, check_id, comment_frame, library_frame
 from sse_broker.wire.topics import check_pattern
 
 __all__ = ["Streams"]
@@ -99,6 +101,7 @@ class Streams:
         *,
         room: int = 0,
         address: str = "",
+        since: Since | None = None,
     ) -> Reader:
         """Register a client for *identity* and return what reads for it.
 
@@ -106,6 +109,7 @@ class Streams:
         when that is over.  *topics* are as :meth:`check_topics` returned them.
         *room* is how many streams the server can hold in this process, 0 where the
         server does not say; *address* is counted for ``max_connections_per_address``.
+        A stream that does not resume begins with what *since* asks for.
 
         :raises TooManyConnections: a limit is reached.
         :raises BrokerStopped: the broker is stopped.
@@ -120,7 +124,7 @@ class Streams:
             topics=topics,
             buffer_size=self.config.client_buffer_size,
             overflow=self.config.overflow,
-            behind=start is not None,
+            behind=start is not None or since is not None,
             clock=self.clock,
             spread=random.uniform(0.75, 1.0),
             address=address,
@@ -135,8 +139,11 @@ class Streams:
         except LogUnavailable:
             here.forget(client, "log_unavailable")
             raise
-        begin = registered_at if start is None else start
+        begin, earliest = registered_at if start is None else start, None
         try:
+            if start is None and since is not None:
+                begin, is_whole = begin_at(self.log, since, self._wants(client))
+                earliest = None if is_whole else self._time_after(begin)
             state = state_at(self.log, client, begin, ALL if start is None else missing)
         except LogUnavailable:
             here.forget(client, "log_unavailable")
@@ -154,10 +161,38 @@ class Streams:
             on_dropped=self._on_dropped,
             on_reset=here.reset,
             on_failure=self._authorizer_failed,
-            lost=lost,
+            lost=lost if earliest is None else lost or "trimmed",
             resumed=start is not None,
             state=state,
+            earliest=earliest,
         )
+
+    def _wants(self, client: Client) -> Callable[[Record], bool]:
+        """Return whether a record is for *client*, as live delivery would decide it."""
+        known: dict[str, bool] = {}
+
+        def may_read_topic(topic: str) -> bool:
+            if topic not in known:
+                try:
+                    known[topic] = bool(self._authorizer(client.identity, topic))
+                except Exception:  # the application's; the reader says so when it comes to it
+                    known[topic] = False
+            return known[topic]
+
+        def wants(record: Record) -> bool:
+            message = record.message
+            if not isinstance(message, Message) or not client.wants(message):
+                return False
+            return allows(client, message, may_read_topic)
+
+        return wants
+
+    def _time_after(self, position: int) -> int:
+        """Return when the first message after a position was made, or now, as Unix time."""
+        for record in self.log.read(position, 1):
+            if isinstance(record.message, Message):
+                return int(record.message.created_at.timestamp())
+        return int(self.clock.time())
 
     def register(self, client: Client) -> None:
         """Take in a client that reads its queue by itself.  See :meth:`Broker.register`."""

@@ -13,6 +13,7 @@ Lock map
 
 from __future__ import annotations
 
+import bisect
 import collections
 import secrets
 from _thread import get_ident
@@ -70,6 +71,16 @@ class MemoryLog:
         life = self._here()
         life.trim(self._limits, self._clock.monotonic())
         return life.locate(id)
+
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        life, now = self._here(), self._clock.monotonic()
+        life.trim(self._limits, now)
+        return life.since(None if seconds is None else now - seconds)
+
+    def before(self, position: int, limit: int) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().before(position, limit)
 
     def cursor(self, position: int) -> str:
         """See :class:`~sse_broker.core.ports.Log`."""
@@ -143,6 +154,7 @@ class _Life:
         # walk there from either side.
         self._records: list[tuple[Record, float] | None] = []
         self._gone = 0
+        self._gone_at: float | None = None  # when the newest that is gone was born
         self._bytes = 0
         self._own_ids: dict[str, Record] = {}
         self._waiting: collections.deque[Record] = collections.deque()
@@ -228,6 +240,25 @@ class _Life:
                 raise PositionLost("trimmed")
             return position
 
+    def since(self, born: float | None) -> tuple[int, bool]:
+        """Return the position before the first record that was born then or later."""
+        with self._lock:
+            before = self._before_first_locked()
+            if born is None:
+                return before, self._gone_at is None
+            kept = self._records
+            index = bisect.bisect_left(
+                kept, born, lo=self._gone, key=lambda one: one[1] if one else born
+            )
+            is_whole = self._gone_at is None or self._gone_at < born
+            return before + index - self._gone, is_whole
+
+    def before(self, position: int, limit: int) -> list[Record]:
+        with self._lock:
+            end = self._gone + position - self._before_first_locked()
+            kept = self._records[max(self._gone, end - limit) : max(self._gone, end)]
+            return [one[0] for one in kept if one]
+
     def trim(self, limits: LogLimits, now: float) -> None:
         with self._lock:
             self._trim_locked(limits, now)
@@ -246,6 +277,7 @@ class _Life:
             records[self._gone] = None
             self._gone += 1
             self._bytes -= len(record.frame)
+            self._gone_at = born
             if record.message.id:
                 self._own_ids.pop(record.message.id, None)
         if self._gone > 256 and self._gone * 2 > len(records):

@@ -51,6 +51,12 @@ class Life(Protocol):
     def listen(self, listener: Listener, lost: Lost) -> Following:
         """See :class:`~sse_broker.core.ports.Log`."""
 
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+
+    def before(self, position: int, limit: int) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+
     def retained(self, interest: Interest) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""
 
@@ -110,6 +116,14 @@ class SharedLog:
     def roster(self) -> Roster:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().roster
+
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().since(seconds)
+
+    def before(self, position: int, limit: int) -> Sequence[Record]:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        return self._here().before(position, limit)
 
     def retained(self, interest: Interest) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""

@@ -16,6 +16,7 @@ from flask import Request, current_app
 from werkzeug.exceptions import HTTPException
 
 from sse_broker.core.identity import Identity
+from sse_broker.core.since import Subscription
 from sse_broker.errors import AuthenticationFailed, BrokerError, InvalidUserID, NotNow
 from sse_broker.web.failure import failed, named
 from sse_broker.web.said import Said
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 Authenticator = Callable[[Request], "Identity | tuple[UserID, UserID | None]"]
-TopicResolver = Callable[[Request], Sequence[str]]
+TopicResolver = Callable[[Request], "Sequence[str] | Subscription"]
 
 _log = logging.getLogger("sse_broker.auth")
 _said_default = False
@@ -73,8 +74,8 @@ def authenticate(
     return found
 
 
-def resolve(resolver: TopicResolver, request: Request, said: Said) -> Sequence[str]:
-    """Return the topics that *request* asks for.
+def resolve(resolver: TopicResolver, request: Request, said: Said) -> Subscription:
+    """Return the topics that *request* asks for, and since when if the resolver says it.
 
     :raises NotNow: the resolver failed; the log says how.
     """
@@ -82,7 +83,9 @@ def resolve(resolver: TopicResolver, request: Request, said: Said) -> Sequence[s
         found = resolver(request)
         if isinstance(found, str):
             raise TypeError(f"it returned the string {found!r}, not a list of strings")
-        return list(found)
+        if isinstance(found, Subscription):
+            return Subscription(list(found.topics), found.since)
+        return Subscription(list(found))
     except (BrokerError, HTTPException):
         raise
     except Exception as err:

@@ -53,7 +53,7 @@ def stream_response(door: Door, request: Request) -> Response:
             streams.check_room(room=room, address=address)
         door.count(request)
         identity = door.identify(request)
-        topics = door.topics(request, identity)
+        topics, since = door.subscription(request, identity)
         if needs_room:
             streams.check_room(identity, room=room, address=address)
         door.count_user(identity)
@@ -71,6 +71,7 @@ def stream_response(door: Door, request: Request) -> Response:
         several=bool(request.environ.get("wsgi.multiprocess")),
         room=room,
         address=address,
+        since=since,
     )
     return StreamResponse(body, headers=HEADERS)
 

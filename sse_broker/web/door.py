@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from flask import Request
 
 from sse_broker.core.identity import Identity
+from sse_broker.core.since import Since, parse_since
 from sse_broker.core.streams import Streams
 from sse_broker.errors import AuthenticationFailed
 from sse_broker.limits import Rates
@@ -60,11 +61,18 @@ class Door:
         who = (identity.tenant_id, identity.user_id)
         self.rates.check("connect_rate_per_user", lambda: who)
 
-    def topics(self, request: Request, identity: Identity) -> tuple[str, ...]:
+    def subscription(
+        self, request: Request, identity: Identity
+    ) -> tuple[tuple[str, ...], Since | None]:
         """Return the topics that *request* asks for, if *identity* may read them all.
 
+        Beside them, since when the stream is to begin: what the topic resolver says
+        goes before ``?since=``.
+
+        :raises InvalidSince: that says nothing of the kind.
         :raises InvalidTopic, TopicForbidden, TopicsNotEnabled: one may not be had.
         :raises NotNow, AuthorizerFailed: the application cannot say now.
         """
         asked = resolve(self.topic_resolver, request, self.said)
-        return self.streams.check_topics(identity, asked)
+        since = parse_since(asked.since or request.args.get("since", ""))
+        return self.streams.check_topics(identity, asked.topics), since

@@ -35,6 +35,7 @@ __all__ = [
 STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidUserID: 400,
     errors.InvalidTopic: 400,
+    errors.InvalidSince: 400,
     errors.MessageTooLarge: 413,
     errors.InvalidMessage: 400,
     errors.AuthenticationFailed: 401,

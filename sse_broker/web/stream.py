@@ -27,6 +27,7 @@ from flask import Response
 from sse_broker.core.client import Client
 from sse_broker.core.identity import Identity
 from sse_broker.core.reader import Reader
+from sse_broker.core.since import Since
 from sse_broker.core.streams import Streams
 from sse_broker.errors import BrokerStopped, LogUnavailable, TooManyConnections
 from sse_broker.servers import Server
@@ -63,11 +64,12 @@ class Stream(Iterator[bytes]):
         several: bool = False,
         room: int = 0,
         address: str = "",
+        since: Since | None = None,
     ) -> None:
         self._streams = streams
         self._identity = identity
         self._topics = topics
-        self._last_event_id = last_event_id
+        self._last_event_id, self._since = last_event_id, since
         self._server = server
         self._room = room
         self._address = address
@@ -120,6 +122,7 @@ class Stream(Iterator[bytes]):
                 self._last_event_id,
                 room=self._room,
                 address=self._address,
+                since=self._since,
             )
         except (TooManyConnections, BrokerStopped, LogUnavailable) as err:
             self._is_over = True

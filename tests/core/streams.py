@@ -19,17 +19,21 @@ class Hub(Broker):
 class Tab:
     """A browser tab: keeps its last event id, and all events it ever got."""
 
-    def __init__(self, broker: Broker, user: object = 1, topics=(), tenant=None) -> None:
+    def __init__(
+        self, broker: Broker, user: object = 1, topics=(), tenant=None, since=None
+    ) -> None:
         self.broker = broker
         self.identity = Identity(user, tenant)
-        self.topics = topics
+        self.topics, self.since = topics, since
         self.events: list[Event] = []
         self.last_event_id = ""
         self.reader = None
 
     def connect(self) -> Tab:
         self.parser = Parser()
-        self.reader = self.broker.streams.open(self.identity, self.topics, self.last_event_id)
+        self.reader = self.broker.streams.open(
+            self.identity, self.topics, self.last_event_id, since=self.since
+        )
         return self
 
     def step(self, timeout: float = 0) -> bool:

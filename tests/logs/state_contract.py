@@ -9,15 +9,18 @@ import pytest
 from sse_broker import ALL_TENANTS, Broker, BrokerConfig, Message, Target
 from sse_broker.core.client import Client
 from sse_broker.core.ports import Log, LogLimits
+from sse_broker.core.since import parse_since
 from sse_broker.testing import FakeClock
 from tests.core.streams import Hub, Tab
 
 KEEP = LogLimits(resume_window=0, history_size=1000)
 
 
-def reading(broker: Broker, *topics: str, user: object = 1, tenant=None, after: str = "") -> Tab:
+def reading(
+    broker: Broker, *topics: str, user: object = 1, tenant=None, after: str = "", since: str = ""
+) -> Tab:
     """Return a tab that has connected and got what there was at once."""
-    tab = Tab(broker, user, topics, tenant)
+    tab = Tab(broker, user, topics, tenant, parse_since(since))
     tab.last_event_id = after
     return tab.connect().read_on()
 
@@ -67,6 +70,7 @@ class StateContract:
 
     def test_a_resumed_stream_gets_only_what_it_missed(self, broker: Hub) -> None:
         broker.send_to_topic("a", "e", "state", retain=True)
+        self.follow(broker, broker.last_event_id())
         first = reading(broker, "a")
         assert got(first, 1) == ["state"]
         first.leave()
@@ -80,6 +84,7 @@ class StateContract:
     def test_who_was_cut_amid_the_state_gets_the_rest_of_it(self, broker: Hub) -> None:
         for topic in "abc":
             broker.send_to_topic(topic, "e", topic, retain=True)
+        self.follow(broker, broker.last_event_id())
         whole = reading(broker, "*")
         assert got(whole, 3) == ["a", "b", "c"]
         marks = [event.id for event in whole.events if event.event in ("welcome", "e")]
@@ -212,3 +217,108 @@ class StateContract:
 
         assert got(tab, 1) == ["2"]
         assert is_state(tab) == [False]
+
+    def say(self, broker: Hub, *said: str, topic: str = "a") -> None:
+        for data in said:
+            broker.send_to_topic(topic, "e", data)
+
+    def test_a_stream_can_begin_with_the_last_messages_of_its_topics(self, broker: Hub) -> None:
+        for number in range(5):
+            self.say(broker, str(number))
+            self.say(broker, "other", "other", topic="b")
+        broker.send_to_topic(["b", "a"], "e", "5")
+        self.follow(broker, broker.last_event_id())
+
+        assert reading(broker, "a", since="3").data == ["3", "4", "5"]
+        assert reading(broker, "a", since="1").data == ["5"]
+        assert reading(broker, "a", since="6").data == ["0", "1", "2", "3", "4", "5"]
+        everything = reading(broker, "a", since="100")
+        assert everything.data == ["0", "1", "2", "3", "4", "5"]
+        assert everything.count("reset") == 0
+        assert len(reading(broker, "*", since="7").data) == 7
+        assert reading(broker, "c", since="7").data == []
+
+    def test_a_stream_can_begin_with_the_last_seconds(self, broker: Hub) -> None:
+        for number in range(5):
+            self.say(broker, str(number))
+            self.clock.advance(10)
+        self.follow(broker, broker.last_event_id())
+
+        assert reading(broker, "a", since="25s").data == ["3", "4"]
+        assert reading(broker, "a", since="5s").data == []
+        assert reading(broker, "a", since="1h").data == ["0", "1", "2", "3", "4"]
+        for since in ("25s", "5s", "1h", "earliest"):
+            assert reading(broker, "a", since=since).count("reset") == 0
+        assert reading(broker, "a", since="earliest").data == ["0", "1", "2", "3", "4"]
+
+    def test_after_since_come_the_live_ones_without_hole_or_double(self, broker: Hub) -> None:
+        self.say(broker, "1", "2")
+        tab = reading(broker, "a", since="earliest")
+        self.say(broker, "3")
+        assert got(tab, 3) == ["1", "2", "3"]
+        tab.leave()
+        self.say(broker, "4")
+
+        tab.connect()  # its last id goes before since, as that of a browser does
+        assert got(tab, 4) == ["1", "2", "3", "4"]
+
+    def test_since_tells_nobody_what_is_not_theirs(self, broker: Hub) -> None:
+        for tenant in ("t", "u", None):
+            broker.send_to_topic("a", "e", f"topic of {tenant}", tenant_id=tenant)
+            broker.broadcast("e", f"all of {tenant}", tenant_id=tenant)
+        broker.send_to_user(1, "e", "user 1")
+        broker.send_to_user(2, "e", "user 2 in t", tenant_id="t")
+        self.follow(broker, broker.last_event_id())
+
+        for since in ("earliest", "100", "1h"):
+            mine = reading(broker, "a", user=2, tenant="t", since=since)
+            assert mine.data == ["topic of t", "all of t", "user 2 in t"]
+            assert reading(broker, user=1, since=since).data == ["all of None", "user 1"]
+        assert reading(broker, "a", user=2, tenant="t", since="2").data == [
+            "all of t",
+            "user 2 in t",
+        ]
+
+    def test_what_is_no_longer_there_is_said_once_and_what_there_is_comes(
+        self, broker: Hub
+    ) -> None:
+        self.log.bind(LogLimits(resume_window=0, history_size=10), self.clock)
+        for number in range(300):
+            self.clock.advance(1)
+            self.say(broker, str(number))
+        self.follow(broker, broker.last_event_id())
+        kept = [str(number) for number in range(290, 300)]
+
+        for since in ("100", "1h", "earliest"):
+            tab = reading(broker, "a", since=since)
+            assert tab.data == kept
+            assert tab.count("reset") == 1
+            said = json.loads(tab.events[0].data)
+            assert said["reason"] == "trimmed"
+            assert isinstance(said["from"], int)
+            again = reading(broker, "a", after=tab.events[0].id)
+            assert again.data == kept
+            assert again.count("reset") == 0
+        for since, count in (("5", 5), ("10", 10), ("5s", 6)):
+            tab = reading(broker, "a", since=since)
+            assert tab.data == kept[-count:]
+            assert tab.count("reset") == 0
+
+    def test_since_and_state_go_together(self, broker: Hub) -> None:
+        broker.send_to_topic("a", "e", "state", retain=True)
+        broker.send_to_topic("a", "f", "old")
+        broker.send_to_topic("a", "g", "newer state", retain=True)
+        self.follow(broker, broker.last_event_id())
+
+        assert reading(broker, "a", since="2").data == ["state", "old", "newer state"]
+        assert reading(broker, "a", since="earliest").data == ["state", "old", "newer state"]
+
+    def test_the_records_before_a_position_are_told_oldest_first(self) -> None:
+        positions = [
+            self.log.append(Message(Target.BROADCAST, str(number))).position for number in range(9)
+        ]
+
+        assert [one.position for one in self.log.before(positions[6], 3)] == positions[4:7]
+        assert [one.position for one in self.log.before(positions[1], 99)] == positions[:2]
+        assert not self.log.before(positions[0] - 1, 5)
+        assert [one.message.data for one in self.log.before(self.log.tail(), 2)] == ["7", "8"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from flask import Flask, render_template_string
 
-from sse_broker import SSE, Broker, LogUnavailable, create_blueprint
+from sse_broker import SSE, Broker, LogUnavailable, Subscription, create_blueprint
 from sse_broker.testing import read_events
 
-STREAM = "/sse/stream?user_id=6f9619ff-8b86-d011-b42d-00c04fc964ff"
+USER = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
+STREAM = f"/sse/stream?user_id={USER}"
 
 
 @pytest.fixture
@@ -117,3 +118,38 @@ def test_a_page_is_rendered_while_the_log_is_away_and_its_stream_begins_with_res
         moment = render_template_string("{{ sse_last_event_id() }}")
 
     assert data_of(app, f"{STREAM}&last_event_id={moment}", 2) == ["reset", "welcome"]
+
+
+def test_since_in_the_url_begins_with_what_there_was(app: Flask) -> None:
+    broker: Broker = app.extensions["sse"]
+    ids = [broker.broadcast("e", str(n)) for n in range(3)]
+
+    assert data_of(app, f"{STREAM}&since=2", 3) == ["welcome", "1", "2"]
+    assert data_of(app, f"{STREAM}&since=30s", 4) == ["welcome", "0", "1", "2"]
+    assert data_of(app, f"{STREAM}&since=earliest", 4) == ["welcome", "0", "1", "2"]
+    resumed = data_of(app, f"{STREAM}&since=earliest", 2, **{"Last-Event-ID": ids[1]})
+    assert resumed == ["welcome", "2"]
+
+
+@pytest.mark.parametrize(
+    "bad", ["0", "-1", "0s", "s", "5 s", "30x", "1e3", "10001", "latest", "9" * 99, "٣"]
+)
+def test_since_that_says_nothing_is_refused_with_what_it_may_be(app: Flask, bad: str) -> None:
+    answer = app.test_client().get("/sse/stream", query_string={"since": bad, "user_id": USER})
+
+    assert answer.status_code == 400
+    assert answer.json["field"] == "since"
+    assert "earliest" in answer.json["error"]
+
+
+def test_a_topic_resolver_may_say_since_when() -> None:
+    app = Flask(__name__)
+    app.debug = True
+    SSE(app, topic_resolver=lambda request: Subscription(["a"], since="1"))
+    broker: Broker = app.extensions["sse"]
+    for number in range(3):
+        broker.send_to_topic("a", "e", str(number))
+
+    assert data_of(app, STREAM, 2) == ["welcome", "2"]
+    assert data_of(app, f"{STREAM}&since=3", 2) == ["welcome", "2"]  # the resolver's goes first
+    broker.stop(timeout=0)

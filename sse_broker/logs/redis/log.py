@@ -37,7 +37,7 @@ from sse_broker.logs.redis.buffer import Buffer
 from sse_broker.logs.redis.link import Link
 from sse_broker.logs.redis.retained import RedisRetained, asked
 from sse_broker.logs.redis.roster import RedisRoster
-from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS
+from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS, SINCE
 from sse_broker.logs.redis.server import Options, connector, parse
 from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
@@ -175,6 +175,21 @@ class _Life:
         epoch, last = self._check()
         self._enter(epoch)
         return self.epochs.position(_number(last))
+
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        self._check_if_due(float("inf"))
+        age = "" if seconds is None else f"{seconds * 1000:.0f}"
+        found: bytes = b"again"
+        while found == b"again":  # there is more to trim than one step may take
+            epoch, found, is_whole = self.link.run(SINCE, self._keys, age, self._now())
+        self._enter(epoch)
+        return self.epochs.position(_number(found)), bool(is_whole)
+
+    def before(self, position: int, limit: int) -> list[Record]:
+        self._check_if_due(float("inf"))
+        last = _text(self.epochs.number(position))
+        rows = self.link.call(lambda client: client.xrevrange(self.stream, last, "-", limit))
+        return [self.record(place, fields.get(b"e", b"")) for place, fields in reversed(rows)]
 
     def retained(self, interest: Interest) -> list[Record]:
         self._check_if_due(float("inf"))

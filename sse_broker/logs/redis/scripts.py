@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from sse_broker.logs.redis.retained import RETAIN
 
-__all__ = ["APPEND", "CHECK", "LOCATE", "READ", "ROSTER", "SET_LIMITS", "TIME"]
+__all__ = ["APPEND", "CHECK", "LOCATE", "READ", "ROSTER", "SET_LIMITS", "SINCE", "TIME"]
 
 _COMMON = """
 local log, meta, ids = KEYS[1], KEYS[2], KEYS[3]
@@ -182,6 +182,23 @@ if before(last, id) then return {epoch, '', 'ahead'} end
 if before(id, gone) then return {epoch, '', 'trimmed'} end
 if id ~= gone and #redis.call('XRANGE', log, id, id) == 0 then return {epoch, '', 'unknown'} end
 return {epoch, id, ''}
+"""
+)
+
+SINCE = (
+    _COMMON
+    + """
+-- ARGV: an age in ms or empty, now.  Returns epoch, the id of the last entry that is older (or
+-- of the newest that is gone), and whether all that are younger are there.
+local state = redis.call('HMGET', meta, 'epoch', 'last')
+local now = clock(ARGV[2])
+if not trim(now, limits(), 10000) then return {state[1], 'again', 0} end
+local gone = redis.call('HGET', meta, 'gone')
+if ARGV[1] == '' then return {state[1], gone, gone == '0-0' and 1 or 0} end
+local oldest = now - tonumber(ARGV[1])
+local found = redis.call('XREVRANGE', log, '(' .. join(math.max(0, oldest), 0), '-', 'COUNT', 1)
+if #found > 0 then return {state[1], found[1][1], 1} end
+return {state[1], gone, split(gone) < oldest and 1 or 0}
 """
 )
 

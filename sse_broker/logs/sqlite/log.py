@@ -45,6 +45,7 @@ from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
 from sse_broker.logs.sqlite.database import Database, State
 from sse_broker.logs.sqlite.roster import SqliteRoster
+from sse_broker.logs.sqlite.since import READ_BACK, Row, boundary
 from sse_broker.logs.sqlite.wake import POLL, Bell, Ringer
 from sse_broker.wire.command import Command
 from sse_broker.wire.envelope import pack
@@ -269,6 +270,48 @@ class _Life:
             return state.gone if row is None else int(row[0])
 
         return self.database.read(newest, feed=feed)
+
+    def since(self, seconds: float | None) -> tuple[int, bool]:
+        self.tail_known()
+        number, is_whole = self.database.read(lambda db: self._since(db, seconds))
+        return self.epochs.position(number), is_whole
+
+    def _since(self, db: sqlite3.Connection, seconds: float | None) -> tuple[int, bool]:
+        state, now = self._state(db), self._clock.time()
+        tail, total = db.execute(_TAIL).fetchone() or (state.gone, state.total)
+
+        def next_row(number: int) -> Row | None:
+            row: Row | None = db.execute(f"{_NEXT} LIMIT 1", (number,)).fetchone()
+            return row
+
+        def is_kept(row: Row) -> bool:
+            position, created, size, upto = row
+            return self._limits.keeps(now - created, tail - position + 1, total - upto + size)
+
+        floor = boundary(next_row, state.gone, tail, is_kept)
+        if seconds is None:
+            return floor, floor == 0
+        oldest = now - seconds
+        start = boundary(next_row, floor, tail, lambda row: row[1] >= oldest)
+        return start, start > floor or self._gone_at(db, floor) < oldest
+
+    def _gone_at(self, db: sqlite3.Connection, floor: int) -> float:
+        """Return when the newest message that is kept no more was created, as far as is known."""
+        if floor == 0:
+            return float("-inf")
+        row = db.execute("SELECT created FROM message WHERE position = ?", (floor,)).fetchone()
+        return float("inf") if row is None else float(row[0])
+
+    def before(self, position: int, limit: int) -> list[Record]:
+        self.tail_known()
+        query = READ_BACK.replace("{message}", "message")
+        number = self.epochs.number(position)
+        rows = self.database.read(lambda db: db.execute(query, (number, limit)).fetchall())
+        epochs, records = self.epochs, []
+        for row, own_id, entry in reversed(rows):
+            place = epochs.position(row)
+            records.append(read_entry(place, own_id or epochs.id(place), entry))
+        return records
 
     def retained(self, interest: Interest) -> list[Record]:
         self.tail_known()
