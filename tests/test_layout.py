@@ -28,7 +28,7 @@ ROOMS = {
     "metrics": CORE,
     "transport": (*CORE, "transport"),
     "servers": (*CORE, "servers"),
-    "gunicorn": (*CORE, "transport", "servers", "web"),
+    "gunicorn": (*CORE, "transport", "servers", "web", "gunicorn"),
     "gunicorn_conf": (),
     "limits": CORE,
     "web": (*CORE, "logs", "broker", "commit", "limits", "metrics", "transport", "servers", "web"),
