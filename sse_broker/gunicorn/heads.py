@@ -53,7 +53,7 @@ class Heads:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._now = clock
         self._waiting: dict[int, tuple[Any, float]] = {}
-        self._reading: dict[Any, tuple[int, float]] = {}
+        self._reading: dict[int, tuple[Any, int, float]] = {}
         # Edge-triggered: half a head that is left where it is would wake for ever.
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
 
@@ -90,9 +90,9 @@ class Heads:
             if (end if stops_at is None else min(end, stops_at)) > now:
                 break
             over.append(fd)
-        for conn, (fd, end) in list(self._reading.items()):
+        for conn, fd, end in list(self._reading.values()):
             if end <= now:
-                self._reading.pop(conn, None)
+                self._reading.pop(id(conn), None)
                 _cut(conn, fd)
         return [self._let_go(fd) for fd in over]
 
@@ -104,11 +104,11 @@ class Heads:
 
     def begin(self, conn: Any) -> None:
         """Say that a thread reads *conn*.  On that thread."""
-        self._reading[conn] = (conn.sock.fileno(), self._now() + DEADLINE)
+        self._reading[id(conn)] = (conn, conn.sock.fileno(), self._now() + DEADLINE)
 
     def parsed(self, conn: Any) -> None:
         """Say that its request is there, or that there is none.  On that thread; idempotent."""
-        self._reading.pop(conn, None)
+        self._reading.pop(id(conn), None)
 
     def _let_go(self, fd: int) -> Any:
         conn, _ = self._waiting.pop(fd)

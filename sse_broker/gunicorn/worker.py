@@ -18,13 +18,13 @@ from typing import Any
 from gunicorn import util
 from gunicorn.workers.gthread import ThreadWorker
 
-from sse_broker.transport import hosts
 from sse_broker.gunicorn.handoff import Detach, Handoff, Leaving
 from sse_broker.gunicorn.heads import Heads, is_there
 from sse_broker.gunicorn.later import LateLog, LateSettings, wants_the_end
 from sse_broker.gunicorn.pool import Outcome, Pool
 from sse_broker.servers.capacity import descriptors
 from sse_broker.servers.gunicorn import HANDOFF, sends_as_it_is
+from sse_broker.transport import hosts
 from sse_broker.transport.pump import Pump
 from sse_broker.web.stream import Stream
 
