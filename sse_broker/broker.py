@@ -57,8 +57,11 @@ class Broker(Sender[str]):
         self.config = config or BrokerConfig()
         self.log = open_log(log) if isinstance(log, str) else log
         self._clock: Clock = clock or SystemClock()
-        self.log.bind(_limits(self.config), self._clock)
-        self.streams = Streams(self, self.config, self.log, self._clock, stream_host, authorizer)
+        limits = _limits(self.config)
+        self.log.bind(limits, self._clock)
+        self.streams = Streams(
+            self, self.config, self.log, self._clock, limits, stream_host, authorizer
+        )
 
     def __repr__(self) -> str:
         return f"<Broker {self.log.url} {self.streams.describe()}>"
@@ -100,15 +103,18 @@ class Broker(Sender[str]):
         """Send a message; return its id.
 
         Returns once the log has the message; streams write it in their own time.
+        Waits while too much is on its way to this process's streams: so a tight
+        loop does not outrun readers that keep reading.  A reader that has stopped is
+        not waited for.
 
+        :raises QueueFull: that did not get better within the setting ``send_timeout``;
+            nobody gets the message.
         :raises MessageTooLarge: longer than ``max_message_bytes``.
         :raises TopicsNotEnabled: the message is for a topic and ``enable_topics`` is off.
         :raises LogUnavailable: the message was not recorded and nobody gets it.
         """
         check_message(self.config, message)
-        record = self.log.append(message)
-        self.streams.published()
-        return record.id
+        return self.streams.publish(message).id
 
     def last_event_id(self) -> str:
         """Return the id of now: a stream that begins there gets all that is sent from now on.

@@ -186,6 +186,12 @@ class BrokerConfig:
     overflow: str = option(
         "catch_up", one_of(OVERFLOW_POLICIES), "", "What happens to a client whose queue is full."
     )
+    send_timeout: float = option(
+        10.0,
+        between(0, 300),
+        "s",
+        "How long a sender waits while this process's streams are far behind; 0 is never.",
+    )
     retry: int = option(
         3_000, between(1_000, 60_000), "ms", "Reconnection time told to clients, spread by 20 %."
     )

@@ -231,6 +231,7 @@ class Client:
         "names",
         "patterns",
         "queue",
+        "read_to",
         "reader",
         "sent",
         "spread",
@@ -273,6 +274,7 @@ class Client:
             spread  # 0.75 to 1: shortens this client's periods, so that not all are due at once
         )
         self.address = address  # counted per address, where it is not empty
+        self.read_to = 0  # the position up to which its reader has read, while it is BEHIND
         self.sent = 0  # frames written; only who writes for it adds
         self.dropped = 0
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
@@ -337,6 +339,17 @@ class Client:
     def reason(self) -> str:
         """Why it was closed; empty while it is open."""
         return self._reason
+
+    @property
+    def waits_from(self) -> int | None:
+        """The position after which something waits for this client; ``None`` if nothing does.
+
+        Takes no lock: it may be a moment old.
+        """
+        try:
+            return self.queue.queue[0].position - 1
+        except IndexError:
+            return self.read_to if self._state is _BEHIND else None
 
     def wants(self, message: Message | Command) -> bool:
         """Whether *message* is for this client: the one rule, for live delivery and for replay."""
@@ -414,6 +427,8 @@ class Client:
                 return self._take_part_locked()
             records = list(frames.queue)
             frames.queue.clear()
+            if records:
+                self.read_to = records[-1].position
             took = Take(self._lost_before, records, self._lost_after, self._beat, self._state)
             self._lost_before = self._lost_after = 0
             self._beat = None

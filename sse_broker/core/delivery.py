@@ -19,6 +19,7 @@ Lock map
 from __future__ import annotations
 
 import collections
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
@@ -64,11 +65,13 @@ class Delivery:
         lock: NativeLock,
         log: Log,
         make_host: Callable[[], StreamHost],
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._registry = registry
         self._make_host = make_host
         self._lock = lock
         self._source = log
+        self._most_bytes = most_bytes
         self.host: StreamHost | None = None
         self.matched = 0  # who is registered now is offered everything after this; under the lock
         self.delivered = 0  # who was registered has been offered everything up to this
@@ -80,6 +83,7 @@ class Delivery:
         self.must_recheck = False  # commands may have been missed; the process clears it
         self._is_due = False  # whether the host has been asked for a turn that has not begun
         self._is_at_it = False  # a log handler that sends comes in between
+        self._turn_of = 0  # the thread that has the turn
         # In bytes; each is written by one side alone, but at a skip.
         self._received = self.collected = 0
 
@@ -130,6 +134,11 @@ class Delivery:
         self.host.call(close_each)  # on the host, so that what was sent before comes first
 
     @property
+    def is_mine(self) -> bool:
+        """Whether the caller is called by a turn of this delivery, so must not wait for it."""
+        return self._turn_of == get_ident()
+
+    @property
     def waiting(self) -> tuple[int, int]:
         """How many records are on their way to the streams, and their bytes."""
         return len(self._incoming), max(0, self._received - self.collected)
@@ -145,7 +154,7 @@ class Delivery:
             self.matched = record.position
             incoming.append((record, audience))
         self._received += size
-        if len(incoming) > MOST_WAITING or self._received - self.collected > MOST_BYTES:
+        if len(incoming) > MOST_WAITING or self._received - self.collected > self._most_bytes:
             self._skip_to(record.position)
         if not self._is_due:  # else the turn that was asked for finds this one too
             self._is_due = True
@@ -239,11 +248,11 @@ class Delivery:
         """Write what came in.  One turn at a time; a call in between leaves its work to that."""
         self._is_due = False  # first, or what comes in at the end is found by nobody
         if not self._is_at_it:
-            self._is_at_it = True
+            self._is_at_it, self._turn_of = True, get_ident()
             try:
                 self._collect()
             finally:
-                self._is_at_it = False
+                self._is_at_it, self._turn_of = False, 0
 
     def _collect(self) -> None:
         """Neighbours for the same clients go together: one write each."""

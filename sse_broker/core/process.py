@@ -29,17 +29,19 @@ from sse_broker.core.admission import Admission
 from sse_broker.core.client import Client
 from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
-from sse_broker.core.delivery import Delivery
+from sse_broker.core.delivery import MOST_BYTES, Delivery
+from sse_broker.core.flow import Flow, kept_bytes
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
-from sse_broker.core.ports import Census, Clock, Following, Log, StreamHost
+from sse_broker.core.ports import Census, Clock, Following, Log, LogLimits, Record, StreamHost
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.rechecks import Rechecks
 from sse_broker.core.registry import Registry
 from sse_broker.core.subscriptions import Subscriptions
-from sse_broker.core.sync import WakeChain, native_lock, patched
+from sse_broker.core.sync import WakeChain, in_hub, native_lock, patched
 from sse_broker.errors import BrokerStopped, LogUnavailable
+from sse_broker.wire.message import Message
 
 __all__ = ["Life", "Process"]
 
@@ -63,6 +65,7 @@ class Process:
         config: BrokerConfig,
         log: Log,
         clock: Clock,
+        limits: LogLimits,
         make_host: Callable[[], StreamHost],
         ticks: Sequence[Callable[[], None]] = (),
         may_read: Callable[[Identity, str], bool] = may_read,
@@ -77,7 +80,18 @@ class Process:
         self._registry = Registry()
         self._tally = Tally(self._lock)
         self._life = Life.NEW
-        self.delivery = Delivery(self._registry, self._lock, log, make_host)
+        kept = kept_bytes(limits)[0]
+        self.delivery = Delivery(
+            self._registry, self._lock, log, make_host, kept * 3 // 4 if kept else MOST_BYTES
+        )
+        self.flow = Flow(
+            limits,
+            config.send_timeout,
+            self._clients,
+            lambda: self.delivery.delivered,
+            self._slows_senders,
+            clock.monotonic,
+        )
         self.admission = Admission(
             config, self._registry, self._tally, lambda: self._life is Life.STOPPED
         )
@@ -116,6 +130,7 @@ class Process:
     def count_on(self, before: Process) -> Process:
         """Take over what another one of this process has counted; return this one."""
         self._tally.gone = before._tally.gone
+        self.flow.messages = before.flow.messages
         return self
 
     def _each_tick(self, ticks: Sequence[Callable[[], None]]) -> Callable[[], None]:
@@ -319,15 +334,34 @@ class Process:
         """Count a stream whose continuity could not be proved."""
         self._tally.add("resets")
 
-    def published(self) -> None:
-        """Count a message that this process sent."""
-        self._tally.add("messages_published")
+    def publish(self, message: Message) -> Record:
+        """Record a message; wait before that, bounded, while too much is on its way here.
+
+        :raises QueueFull: it still is after the setting ``send_timeout``.
+        :raises LogUnavailable: the message was not recorded.
+        """
+        flow = self.flow
+        flow.wait()
+        record = self._source.append(message)
+        flow.sent(record.position, len(record.frame))
+        return record
+
+    def _slows_senders(self) -> bool:
+        """Whether the caller, a sender, may wait for what is on its way to be delivered here."""
+        return (
+            self._life is Life.RUNNING
+            and self.follows
+            and not self.delivery.is_mine
+            and not in_hub()
+        )
 
     def counts(self) -> Counts:
         """Return what was counted since the process began, live clients included.  Never waits."""
         self.delivery.look(self._clients())
         with self._lock:
-            return self._tally.sum_locked(self._registry.clients())
+            counts = self._tally.sum_locked(self._registry.clients())
+        counts.messages_published = self.flow.messages
+        return counts
 
     def inspect(self) -> Inspection:
         """Return what is to be seen of this process.  Memory only; never waits."""
@@ -346,7 +380,7 @@ class Process:
             delivered=self.delivery.delivered,
             waiting=waiting,
             waiting_bytes=size,
-            senders_waiting=0,
+            senders_waiting=self.flow.waiting,
             threads=threads_of_ours(),
             streams=tuple(view_of(client, now) for client in clients),
         )

@@ -84,7 +84,7 @@ class Reader:
         earliest: int | None = None,
     ) -> None:
         self.client = client
-        self.cursor = start
+        self.cursor = client.read_to = start
         self._log = log
         self._heartbeat = heartbeat
         self._heartbeat_interval = heartbeat_interval
@@ -254,7 +254,7 @@ class Reader:
                     break
                 wanted.append(record)
         self._limit = used if used < len(records) else min(READ_RECORDS, 2 * self._limit)
-        self.cursor = records[used - 1].position
+        self.cursor = self.client.read_to = records[used - 1].position
         return wanted
 
     def _reset(self, reason: str) -> None:

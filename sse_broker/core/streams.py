@@ -24,7 +24,15 @@ from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
 from sse_broker.core.grants import allows
 from sse_broker.core.identity import Identity, may_read
-from sse_broker.core.ports import Authorizer, Clock, Log, PositionLost, Record, StreamHost
+from sse_broker.core.ports import (
+    Authorizer,
+    Clock,
+    Log,
+    LogLimits,
+    PositionLost,
+    Record,
+    StreamHost,
+)
 from sse_broker.core.process import Life, Process
 from sse_broker.core.reader import Reader
 from sse_broker.core.since import Since, begin_at
@@ -61,12 +69,14 @@ class Streams:
         config: BrokerConfig,
         log: Log,
         clock: Clock,
+        limits: LogLimits,
         make_host: Callable[[], StreamHost],
         authorizer: Authorizer | None = None,
     ) -> None:
         self.config = config
         self.log = log
         self.clock = clock
+        self._limits = limits
         self._owner = owner
         self._make_host = make_host
         self._authorizer = may_read if authorizer is None else self._both(authorizer)
@@ -301,19 +311,12 @@ class Streams:
         """Count a request that a host let through because its rate could not be told."""
         self.here().rate_unchecked()
 
-    def published(self) -> None:
-        """Count a message that this process sent."""
+    def publish(self, message: Message) -> Record:
+        """Record a message that was checked.  See :meth:`Broker.publish`."""
         here = self.here()
-        here.published()
-        said = self.log.shared or self.is_served or self._said_alone or not self.is_hosted
-        if here.life is Life.NEW and not said:
-            self._said_alone = True
-            _log.warning(
-                "a message was sent over %s, the log of one process, by a process that has no"
-                " streams: nobody gets it. Where another process serves the streams, both need"
-                " the same SSE_LOG_URL, sqlite:////path/to/sse.db or redis://host:6379/0",
-                self.log.url,
-            )
+        record = here.publish(message)
+        self._say_if_alone(here)
+        return record
 
     def each_tick(self, act: Callable[[], None]) -> None:
         """Have the reaper call *act* about once a second, in every process that has streams."""
@@ -358,6 +361,18 @@ class Streams:
         """
         return self.here().admission.retry()
 
+    def _say_if_alone(self, here: Process) -> None:
+        """Warn once where a process sends over a log of its own that nobody else reads."""
+        said = self.log.shared or self.is_served or self._said_alone or not self.is_hosted
+        if here.life is Life.NEW and not said:
+            self._said_alone = True
+            _log.warning(
+                "a message was sent over %s, the log of one process, by a process that has no"
+                " streams: nobody gets it. Where another process serves the streams, both need"
+                " the same SSE_LOG_URL, sqlite:////path/to/sse.db or redis://host:6379/0",
+                self.log.url,
+            )
+
     def here(self) -> Process:
         """Return this process's share of the broker, made at its first use here."""
         pid = process_id()
@@ -396,6 +411,7 @@ class Streams:
             self.config,
             self.log,
             self.clock,
+            self._limits,
             self._make_host,
             self._ticks,
             self._may_read,

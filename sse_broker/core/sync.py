@@ -24,6 +24,7 @@ __all__ = [
     "NativeLock",
     "StdlibQueue",
     "WakeChain",
+    "in_hub",
     "let_others_run",
     "make_bell",
     "native_lock",
@@ -73,6 +74,12 @@ def native_lock() -> NativeLock:
         make = monkey.get_original("_thread", "allocate_lock")
     lock: NativeLock = make()
     return lock
+
+
+def in_hub() -> bool:
+    """Whether the caller is a hub of gevent itself, which runs callbacks and must never wait."""
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(gevent.getcurrent(), sys.modules["gevent.hub"].Hub)
 
 
 NEEDED = ("threading", "socket")  # of the standard library, by streams and by the logs
