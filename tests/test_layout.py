@@ -35,7 +35,8 @@ ROOMS = {
     "testing": (*CORE, "broker", "web", "testing"),
     "app": (*CORE, "web"),
     "signals": ("core",),
-    "cli": (*CORE, "broker"),
+    "version": (),
+    "cli": (*CORE, "broker", "version", "cli"),
     "__main__": ("cli",),
 }
 THIRD_PARTY = {
@@ -44,7 +45,7 @@ THIRD_PARTY = {
     "gunicorn": {"gunicorn"},
     "app": {"flask", "werkzeug"},
     "testing": {"flask", "werkzeug", "pytest"},
-    "cli": {"click"},  # Flask brings it
+    "cli": {"click", "flask"},  # Flask brings it
     "commit": {"sqlalchemy"},  # inside functions only, as the import test below proves
     "outbox": {"sqlalchemy"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,5 +68,31 @@ def test_a_refused_stream_is_in_the_servers_log(tmp_path: Path) -> None:
         assert server.ask("GET", "/sse/stream?user_id=" + "0" * 31 + "1")[0] == 500
         until(lambda: "was refused (500)" in written.read_text(), 5)
         assert "[WARNING] GET /sse/stream was refused" in written.read_text()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("kind", ["hub", "application"])
+def test_serve_is_a_server_whose_streams_hold_no_thread(kind: str, tmp_path: Path) -> None:
+    port = free_port()
+    program, prefix = ["-m", "sse_broker"], []
+    if kind == "application":
+        (tmp_path / "shop.py").write_text(
+            "from flask import Flask\nfrom sse_broker import SSE\n"
+            "app = Flask('shop', root_path='.')\nSSE(app)\n"
+        )
+        program, prefix = ["-m", "flask"], ["--app", str(tmp_path / "shop.py"), "sse"]
+    command = [sys.executable, *program, *prefix, "serve", "--bind", f"127.0.0.1:{port}"]
+    options = ["--dev", "--workers", "2", "--no-control-socket"]
+    server = Server(
+        [*command, *options], port, "/sse/readyz", SSE_LOG_URL=f"sqlite:///{tmp_path}/log.db"
+    )
+    written = tmp_path / "log"
+    try:
+        server.start(written)
+        assert server.ask("GET", "/sse/readyz")[0] == 200
+        text = written.read_text()
+        assert "Using worker: sse_broker.gunicorn.StreamWorker" in text
+        assert "WARNING" not in text
     finally:
         server.stop()
