@@ -37,9 +37,10 @@ KEYS = (
     "SSE_LOG_URL",
     "SSE_PROXIES",
     "SSE_PUBLISH_TOKEN",
+    "SSE_TOKEN",
     "SSE_URL_PREFIX",
 )
-"""The keys that the extension and the hub read beside those of the settings."""
+"""The keys that the extension, the hub and the command line read beside those of the settings."""
 
 OTHERS = ("SSE_REDIS_", "EVENTSTREAM_")
 PREDECESSORS = {
