@@ -36,7 +36,8 @@ ROOMS = {
     "app": (*CORE, "web"),
     "signals": ("core",),
     "version": (),
-    "cli": (*CORE, "broker", "version", "cli"),
+    "doctor": (*CORE, "broker", "version", "doctor"),
+    "cli": (*CORE, "broker", "version", "doctor", "cli"),
     "__main__": ("cli",),
 }
 THIRD_PARTY = {

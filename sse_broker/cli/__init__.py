@@ -14,6 +14,7 @@ import click
 
 from sse_broker.cli.access import Access
 from sse_broker.cli.completion import completion
+from sse_broker.cli.doctor import doctor
 from sse_broker.cli.ends import disconnect, revoke
 from sse_broker.cli.looks import online, stats
 from sse_broker.cli.publish import publish
@@ -24,7 +25,7 @@ from sse_broker.version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = (serve, publish, tail, stats, online, disconnect, revoke, token, completion)
+COMMANDS = (serve, publish, tail, stats, online, disconnect, revoke, token, doctor, completion)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

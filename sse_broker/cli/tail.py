@@ -13,15 +13,15 @@ from typing import Any
 import click
 
 from sse_broker.cli.access import Access, answers, wants_json
-from sse_broker.cli.http import open_stream, with_query
 from sse_broker.core.ports import Log, PositionLost, Record
+from sse_broker.doctor.http import open_stream, with_query
 from sse_broker.wire.command import Command
 from sse_broker.wire.ids import normal_user_id
 from sse_broker.wire.message import AllTenants, Message, Target
 from sse_broker.wire.parse import Event, Parser
 from sse_broker.wire.topics import check_pattern, matches
 
-__all__ = ["tail"]
+__all__ = ["header", "tail"]
 
 COLOURS = {"user": "green", "topic": "cyan", "broadcast": "magenta", "command": "yellow"}
 LOUD = {"gap", "reset", "dropped", "error", "close", "reconnect", "refused"}
@@ -72,7 +72,7 @@ def tail(
             wanted = _Wanted(user_id, topics, tenant_id)
             _follow_log(access, wanted, history, count, show)
         else:
-            sent = dict(_header(text) for text in headers)
+            sent = dict(header(text) for text in headers)
             if token:
                 sent["Authorization"] = f"Bearer {token}"
             query = {
@@ -83,7 +83,8 @@ def tail(
             _follow_url(with_query(url, **query), sent, count, show)
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """Return the name and value of ``NAME:VALUE``."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise click.UsageError(f"--header {text!r}: say NAME:VALUE")

@@ -30,7 +30,11 @@ def add_health(host: Flask | Blueprint, broker: Broker) -> None:
             why["log"] = current_app.extensions[WHY_MEMORY]
         well = all(parts.values())
         told = {"why": why} if why else {}
-        response = jsonify(status="ok" if well else "unavailable", checks=parts, **told)
+        seen = {  # what a proxy in front has made of the request, and this machine's clock
+            "protocol": request.environ.get("SERVER_PROTOCOL"),
+            "time": round(broker.streams.clock.time(), 3),
+        }
+        response = jsonify(status="ok" if well else "unavailable", checks=parts, seen=seen, **told)
         response.status_code = 200 if well else 503
         return response
 
