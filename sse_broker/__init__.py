@@ -15,7 +15,7 @@ from sse_broker.core.identity import Identity
 from sse_broker.core.since import Subscription
 from sse_broker.errors import AuthenticationFailed, BrokerError, LogUnavailable, QueueFull
 from sse_broker.logs import open_log
-from sse_broker.version import __version__
+from sse_broker.version import __version__ as __version__
 from sse_broker.web.auth import default_authenticator, default_topic_resolver
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.extension import SSE, current_broker
@@ -40,7 +40,6 @@ __all__ = [
     "Stats",
     "Subscription",
     "Target",
-    "__version__",
     "create_blueprint",
     "current_broker",
     "default_authenticator",
