@@ -8,16 +8,16 @@ to the process that used it.  What hosts of streams call is another object,
 
 from __future__ import annotations
 
-import json
 from types import TracebackType
 from typing import NoReturn
 
 from sse_broker.commit import AfterCommit, AnySession
 from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
-from sse_broker.core.commands import REMEMBERED, mark_of
+from sse_broker.core.commands import REMEMBERED, mark_of, of_member
 from sse_broker.core.counts import Stats
 from sse_broker.core.inspection import Inspection
+from sse_broker.core.members import member_key, member_of
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
 from sse_broker.core.sending import Sender, check_message
 from sse_broker.core.streams import Streams
@@ -154,19 +154,29 @@ class Broker(Sender[str]):
             return self.log.clear_retained(tenant, Target.TOPIC, check_name(topic), event)
         return self.log.clear_retained(tenant, Target.USER, normal_user_id(user_id), event)
 
-    def disconnect_user(self, user_id: UserID, reason: str = "disconnected") -> None:
+    def disconnect_user(
+        self,
+        user_id: UserID,
+        reason: str = "disconnected",
+        *,
+        tenant_id: UserID | AllTenants | None = None,
+    ) -> None:
         """End every stream of a user, in all processes that share the log.
 
         Each gets what waits for it, then ``event: close`` with *reason*; what has not
         ended after the setting ``drain_timeout`` is cut.  A
         browser comes back after that; the authenticator decides how it is met.
+        Without *tenant_id* it is that user in whatever tenant, as for :meth:`send_to_user`.
         Returns once the log has the command.
 
-        :raises InvalidUserID: *user_id* is nil, empty or no id.
-        :raises InvalidMessage: *reason* is empty, too long or more than a line.
+        :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
+        :raises InvalidMessage: *reason* is empty, too long or more than a line, or there is
+            no tenant and ``require_tenant`` is on.
         :raises LogUnavailable: nobody was disconnected.
         """
-        self._command(Command(Act.DISCONNECT_USER, normal_user_id(user_id), reason), REMEMBERED)
+        tenant = self._tenant(tenant_id)
+        command = of_member(Act.DISCONNECT_USER, normal_user_id(user_id), tenant, reason)
+        self._command(command, REMEMBERED)
 
     def disconnect_client(self, client_id: str, reason: str = "disconnected") -> None:
         """End one stream, whichever process has it.  As :meth:`disconnect_user`."""
@@ -196,7 +206,13 @@ class Broker(Sender[str]):
         self.log.roster.revoke(mark_of(command), self._clock.time() + remembered)
         self.log.append(command)
 
-    def recheck(self, user_id: UserID, *, tenant_id: UserID | None = None) -> None:
+    def _tenant(self, tenant_id: UserID | AllTenants | None) -> str | None:
+        """Return the tenant that a call is about; ``None`` is whatever tenant."""
+        if tenant_id is None and self.config.require_tenant:
+            raise InvalidMessage("tenant_id is required; or say ALL_TENANTS", field="tenant_id")
+        return None if tenant_id is ALL_TENANTS else normal_tenant_id(tenant_id)
+
+    def recheck(self, user_id: UserID, *, tenant_id: UserID | AllTenants | None = None) -> None:
         """Ask again now what the open streams of a user may read, in all processes.
 
         The identity's topics and the authorizer are asked about each topic.  A stream
@@ -207,9 +223,8 @@ class Broker(Sender[str]):
         :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
         :raises LogUnavailable: nobody is asked.
         """
-        tenant = normal_tenant_id(tenant_id)
-        detail = "" if tenant is None else json.dumps({"tenant_id": tenant})
-        self.log.append(Command(Act.RECHECK, normal_user_id(user_id), "recheck", detail))
+        tenant = self._tenant(tenant_id)
+        self.log.append(of_member(Act.RECHECK, normal_user_id(user_id), tenant, "recheck"))
 
     def get_stats(self) -> Stats:
         """Return a moment of this process, with sums over all.
@@ -235,26 +250,43 @@ class Broker(Sender[str]):
         """
         return self.streams.health()
 
-    def is_user_online(self, user_id: UserID) -> bool:
+    def is_user_online(
+        self, user_id: UserID, *, tenant_id: UserID | AllTenants | None = None
+    ) -> bool:
         """Whether a user has an open stream in any process that shares the log.
 
         True at once for a stream of this process; what other processes have is
-        known here a moment later, and of one that died for 15 s more.
+        known here a moment later, and of one that died for 15 s more.  Without
+        *tenant_id* it is that user in whatever tenant, as for :meth:`send_to_user`.
 
-        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises InvalidUserID: *user_id* or *tenant_id* is nil, empty or no id.
+        :raises InvalidMessage: there is no tenant and ``require_tenant`` is on.
         :raises LogUnavailable: there is none here and nobody can say now about others.
         """
-        user, here = normal_user_id(user_id), self.streams.here()
-        return here.is_online(user) or self.log.roster.is_online(user, here.presence.process)
+        user, tenant, here = normal_user_id(user_id), self._tenant(tenant_id), self.streams.here()
+        if here.is_online(user, tenant):
+            return True
+        if self.log.roster.is_online(member_key(tenant, user), here.presence.process):
+            return True
+        if tenant is not None or not self.log.shared:
+            return False
+        elsewhere = here.presence.elsewhere(self._clock.monotonic())
+        return any(member_of(key)[1] == user for key in elsewhere)
 
-    def get_online_users(self) -> list[str]:
+    def get_online_users(self, *, tenant_id: UserID | AllTenants | None = None) -> list[str]:
         """Return the ids of all users with an open stream in any process that shares the log.
 
+        With *tenant_id*, of that tenant; without it of all, where equal ids of two
+        tenants are one.
+
+        :raises InvalidUserID: *tenant_id* is nil, empty or no id.
+        :raises InvalidMessage: there is no tenant and ``require_tenant`` is on.
         :raises LogUnavailable: nobody can say now about other processes.
         """
-        here = self.streams.here()
-        elsewhere = self.log.roster.online(here.presence.process)
-        return sorted(elsewhere.union(here.online_users()))
+        tenant, here = self._tenant(tenant_id), self.streams.here()
+        keys = self.log.roster.online(here.presence.process).union(here.online_members())
+        members = map(member_of, keys)
+        return sorted({user for one, user in members if tenant in (None, one)})
 
     def register(self, client: Client) -> None:
         """Take in a client that the caller has made, for instance in a test.

@@ -146,6 +146,12 @@ class BrokerConfig:
     max_connections_per_address: int = option(
         0, at_least(0), "streams", "Open streams per client address and process; 0 is no limit."
     )
+    max_anonymous_per_address: int = option(
+        20,
+        at_least(0),
+        "streams",
+        "Open streams of `Identity.anonymous()` per client address and process; 0 is no limit.",
+    )
     reserve_threads: int = option(
         2,
         at_least(0),

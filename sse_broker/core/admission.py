@@ -23,6 +23,7 @@ WHOSE = {
     "reserve_threads": "the rest of this server is kept for other requests",
     "max_connections": "",
     "max_connections_per_address": "from this address",
+    "max_anonymous_per_address": "of unknown visitors from this address",
     "max_connections_per_tenant": "of this tenant",
     "max_connections_per_user": "of this user",
 }
@@ -70,11 +71,15 @@ class Admission:
             here = registry.of_address(address)
             counted["max_connections_per_address"] = (config.max_connections_per_address, here)
         if identity is not None:
-            tenant, user = identity.tenant_id, registry.of_user(str(identity.user_id))
+            tenant = None if identity.tenant_id is None else str(identity.tenant_id)
+            user = registry.of_user(tenant, str(identity.user_id))
             if tenant is not None:
                 here = registry.of_tenant(str(tenant))
                 counted["max_connections_per_tenant"] = (config.max_connections_per_tenant, here)
             counted["max_connections_per_user"] = (config.max_connections_per_user, user)
+            if identity.is_anonymous:
+                most, here = config.max_anonymous_per_address, registry.anonymous_at(address)
+                counted["max_anonymous_per_address"] = (most, here)
         return next((name for name, (limit, count) in counted.items() if 0 < limit <= count), "")
 
     def too_many(self, setting: str) -> TooManyConnections:

@@ -361,7 +361,9 @@ class Client:
             return mine and message.user_id == self.user_id
         if tenant is not ALL_TENANTS and tenant != self.tenant_id:
             return False
-        if message.target is Target.BROADCAST or message.topic in self.names:
+        if message.target is Target.BROADCAST:
+            return not self.identity.is_anonymous
+        if message.topic in self.names:
             return True
         if len(message.topics) > 1 and not self.names.isdisjoint(message.topics):
             return True

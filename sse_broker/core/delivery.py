@@ -23,11 +23,13 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
+from sse_broker.core.commands import is_about
 from sse_broker.core.ports import Log, PositionLost, Record, StreamHost
 from sse_broker.core.registry import Registry
 from sse_broker.core.sync import NativeLock
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.command import Act, Command
+from sse_broker.wire.message import Message, Target
 
 __all__ = ["Delivery"]
 
@@ -80,6 +82,7 @@ class Delivery:
         self._urgent: collections.deque[Command] = collections.deque()  # do not wait their turn
         self.on_command: Callable[[Command], Step | None] = lambda _: None
         """Called with each command in log order, under the lock; returns a step, if one is due."""
+        self._has_warned = False  # of messages without a tenant
         self.must_recheck = False  # commands may have been missed; the process clears it
         self._is_due = False  # whether the host has been asked for a turn that has not begun
         self._is_at_it = False  # a log handler that sends comes in between
@@ -154,12 +157,25 @@ class Delivery:
             self.matched = record.position
             incoming.append((record, audience))
         self._received += size
+        if self._registry.has_tenants and record.message.tenant_id is None:
+            self._warn_of_no_tenant(record.message)
         if len(incoming) > MOST_WAITING or self._received - self.collected > self._most_bytes:
             self._skip_to(record.position)
         if not self._is_due:  # else the turn that was asked for finds this one too
             self._is_due = True
             assert self.host is not None
             self.host.hand_out(self._fan_out, lambda: len(audience))
+
+    def _warn_of_no_tenant(self, message: Message) -> None:
+        """Say once that tenants hear nothing of what is sent without one."""
+        if self._has_warned or message.target is Target.USER:
+            return
+        self._has_warned = True
+        assert self.host is not None
+        self.host.trouble(
+            f"a {message.target} message names no tenant and reaches no client that has one; say"
+            " tenant_id=..., or ALL_TENANTS for everybody (require_tenant=True makes it an error)"
+        )
 
     def _take_command(self, record: Record) -> None:
         assert isinstance(record.message, Command)
@@ -344,6 +360,8 @@ class Delivery:
                 clients = self._registry.clients()
             else:
                 clients = ()
+        if command.act is Act.DISCONNECT_USER:
+            clients = tuple(one for one in clients if is_about(command, one))
         if command.act is Act.REVOKE:
             clients = tuple(one for one in clients if one.identity.token_id == command.value)
         for client in clients:

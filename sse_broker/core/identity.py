@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sse_broker.errors import AuthenticationFailed
+from sse_broker.errors import AuthenticationFailed, InvalidUserID
 from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
 from sse_broker.wire.topics import check_pattern, covers
 
@@ -21,7 +21,8 @@ class Identity:
 
     ``topics`` are the names and patterns this identity may read; ``None`` is
     any topic of its tenant.  ``expires_at`` is in seconds since the Unix epoch:
-    the stream is closed then.  ``claims`` are carried to ``Client.metadata``.
+    the stream is closed then.  Of a stream of nobody, ``is_anonymous`` is true and the
+    user id empty (:meth:`anonymous`).  ``claims`` are carried to ``Client.metadata``.
 
     :raises InvalidUserID: the user or tenant id is none.
     :raises InvalidTopic: one of *topics* is neither a name nor a pattern.
@@ -34,10 +35,29 @@ class Identity:
     expires_at: float | None = None
     token_id: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict)
+    is_anonymous: bool = False
+
+    @classmethod
+    def anonymous(
+        cls,
+        topics: Sequence[str] = (),
+        tenant_id: UserID | None = None,
+        expires_at: float | None = None,
+    ) -> Identity:
+        """Return the identity of a visitor whom nobody knows.
+
+        Such a stream reads *topics* and nothing else: no message to a user, no
+        broadcast.  It is limited by its address (the setting
+        ``max_anonymous_per_address``) and is no user who is online.
+        """
+        return cls("", tenant_id, topics=topics, expires_at=expires_at, is_anonymous=True)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "user_id", normal_user_id(self.user_id))
+        if not self.is_anonymous:
+            put(self, "user_id", normal_user_id(self.user_id))
+        elif self.user_id != "" or self.topics is None:
+            raise InvalidUserID("an anonymous identity has topics and no user id", field="user_id")
         put(self, "tenant_id", normal_tenant_id(self.tenant_id))
         if self.topics is not None:
             put(self, "topics", tuple(check_pattern(topic) for topic in self.topics))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sse_broker.core import signals
+from sse_broker.core.members import member_of
 from sse_broker.core.ports import Census, Roster
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import LogUnavailable
@@ -26,14 +27,16 @@ __all__ = ["LIFETIME", "REPORT_EVERY", "Presence"]
 
 REPORT_EVERY = 5.0  # seconds between reports of a process with nothing new
 COUNT_EVERY = 1.0  # seconds between reports where only the number of streams is new
+LOOK_EVERY = 1.0  # seconds between two looks at all users of other processes
 LIFETIME = 15.0  # seconds after its last report until a process counts as dead
 
 
 class Presence:
     """What the roster is told of one process.
 
-    *online* says whether a user has a stream here, *users* which ones have,
-    and *clients* how many streams there are.
+    *online* says whether a user has a stream here, *users* which ones have (users of
+    tenants, each one word: :mod:`sse_broker.core.members`), and *clients* how many
+    streams there are.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Presence:
         self._away: dict[str, float] = {}  # user: when the grace is over
         self._whole = True  # whether the next report is of everybody
         self._next = self._not_before = 0.0
+        self._looked_at, self._elsewhere = float("-inf"), set[str]()
         self._said = 0  # how many streams the last report said
         self.nudge: Callable[[], None] = lambda: None
 
@@ -123,6 +127,17 @@ class Presence:
             changes[user] = None
         return changes
 
-    def _say(self, signal: Any, users: Iterable[str]) -> None:
-        for user in users:
-            signals.fire(signal, self._owner, user_id=user)
+    def _say(self, signal: Any, members: Iterable[str]) -> None:
+        for key in members:
+            tenant, user = member_of(key)
+            facts = {} if tenant is None else {"tenant_id": tenant}
+            signals.fire(signal, self._owner, user_id=user, **facts)
+
+    def elsewhere(self, now: float) -> set[str]:
+        """Return the members with a stream in another process, as it was within a second.
+
+        :raises LogUnavailable: nobody can say now.
+        """
+        if now - self._looked_at >= LOOK_EVERY:
+            self._elsewhere, self._looked_at = self._roster.online(self.process), now
+        return self._elsewhere

@@ -33,6 +33,7 @@ from sse_broker.core.delivery import MOST_BYTES, Delivery
 from sse_broker.core.flow import Flow, kept_bytes
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
+from sse_broker.core.members import member_key, member_of
 from sse_broker.core.ports import Census, Clock, Following, Log, LogLimits, Record, StreamHost
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
@@ -103,7 +104,12 @@ class Process:
         self._following: Following | None = None
         self._empty = threading.Event()
         self.presence = Presence(
-            owner, log.roster, config.presence_grace, self.is_online, self.online_users, self._count
+            owner,
+            log.roster,
+            config.presence_grace,
+            self.is_member_online,
+            self.online_members,
+            self._count,
         )
         self.reaper = Reaper(
             config,
@@ -278,11 +284,11 @@ class Process:
                 self._registry.add(client)
                 self._tally.gone.client_connects += 1
             start = self.delivery.matched
-            first = self._registry.of_user(client.user_id) == 1
+            first = self._registry.of_user(client.tenant_id, client.user_id) == 1
         if no_room:
             raise self.admission.too_many(no_room)
         if first:
-            self.presence.change(client.user_id)
+            self.presence.change(member_key(client.tenant_id, client.user_id))
         _log.debug("%r connected", client)
         signals.fire(signals.client_connected, self._owner, client=client)
         return start
@@ -298,9 +304,10 @@ class Process:
             self._tally.left_locked(client)
             if not len(self._registry):
                 self._empty.set()
-            last = not self._registry.of_user(client.user_id)
+            known = not client.identity.is_anonymous
+            last = known and not self._registry.of_user(client.tenant_id, client.user_id)
         if last:
-            self.presence.change(client.user_id)
+            self.presence.change(member_key(client.tenant_id, client.user_id))
         _log.debug("%r disconnected: %s", client, client.reason)
         signals.fire(signals.client_disconnected, self._owner, client=client, reason=client.reason)
 
@@ -421,12 +428,18 @@ class Process:
         except LogUnavailable:
             return Census()
 
-    def online_users(self) -> list[str]:
-        """Return every user with an open stream here."""
+    def online_members(self) -> list[str]:
+        """Return every user with an open stream here, as :func:`member_key` writes them."""
         with self._lock:
-            return self._registry.users()
+            members = self._registry.members()
+        return [member_key(*member) for member in members]
 
-    def is_online(self, user_id: str) -> bool:
-        """Whether a user has an open stream here."""
+    def is_member_online(self, key: str) -> bool:
+        """Whether a user of a tenant has an open stream here."""
         with self._lock:
-            return self._registry.of_user(user_id) > 0
+            return self._registry.of_user(*member_of(key)) > 0
+
+    def is_online(self, user_id: str, tenant_id: str | None) -> bool:
+        """Whether a user has an open stream here; without a tenant in whatever tenant."""
+        with self._lock:
+            return len(self._registry.clients_of(user_id, tenant_id)) > 0

@@ -7,10 +7,10 @@ the stream keeps what it has, and the failure is counted.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
+from sse_broker.core.commands import is_about
 from sse_broker.core.identity import Identity
 from sse_broker.core.lanes import Lane
 from sse_broker.core.ports import Clock
@@ -49,13 +49,7 @@ class Rechecks:
 
     def obey(self, command: Command) -> None:
         """Ask again about the streams of a user.  Never waits."""
-        try:
-            tenant = json.loads(command.detail).get("tenant_id") if command.detail else None
-        except (ValueError, AttributeError):
-            tenant = None
-        self._submit(
-            lambda client: client.user_id == command.value and tenant in (None, client.tenant_id)
-        )
+        self._submit(lambda client: is_about(command, client))
 
     def everybody(self) -> None:
         """Ask again about all streams, where commands may have been lost.  Never waits."""

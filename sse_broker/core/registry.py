@@ -28,8 +28,11 @@ class Registry:
     def __init__(self) -> None:
         self._all = Bucket()
         self._addresses: dict[str, int] = {}
-        self._users: Buckets[str] = Buckets()
+        self._users: Buckets[tuple[str | None, str]] = Buckets()
+        self._tenants_of: dict[str, dict[str, None]] = {}  # of users who have one
         self._tenants: Buckets[str | None] = Buckets()
+        self._anonymous: Buckets[str | None] = Buckets()  # by tenant; the rest is in _tenants
+        self._anonymous_at: dict[str, int] = {}  # by address
         self._topics: Buckets[tuple[str | None, str]] = Buckets()
         self._patterns = Patterns()
         self._unions: dict[tuple[Bucket | Client, ...], Union] = {}
@@ -47,21 +50,32 @@ class Registry:
         """Return a client by its id."""
         return self._all.find(client_id)
 
-    def users(self) -> list[str]:
-        """Return every user with at least one client."""
+    def members(self) -> list[tuple[str | None, str]]:
+        """Return every user with at least one client, each with its tenant."""
         return list(self._users)
 
     def user_count(self) -> int:
-        """Return how many users have a client."""
+        """Return how many users have a client; equal ids of two tenants are two."""
         return len(self._users)
 
-    def clients_of(self, user_id: str) -> tuple[Client, ...]:
-        """Return the clients of a user."""
-        return self._users.get(user_id)
+    def clients_of(self, user_id: str, tenant: object = None) -> tuple[Client, ...]:
+        """Return the clients of a user: of one tenant, or, without one, of whatever tenant."""
+        if tenant is not None and tenant is not ALL_TENANTS:
+            return self._users.get((str(tenant), user_id))
+        others = self._tenants_of.get(user_id)
+        if not others:
+            return self._users.get((None, user_id))
+        found = [self._users.find((one, user_id)) for one in (None, *others)]
+        return self._together(tuple(one for one in found if one is not None))
 
-    def of_user(self, user_id: str) -> int:
-        """Return how many clients a user has."""
-        return self._users.count(user_id)
+    def of_user(self, tenant_id: str | None, user_id: str) -> int:
+        """Return how many clients a user of a tenant has."""
+        return self._users.count((tenant_id, user_id))
+
+    @property
+    def has_tenants(self) -> bool:
+        """Whether there is a client that has a tenant."""
+        return bool(self._tenants_of)
 
     def of_tenant(self, tenant_id: str | None) -> int:
         """Return how many clients a tenant has."""
@@ -70,6 +84,10 @@ class Registry:
     def of_address(self, address: str) -> int:
         """Return how many clients an address has."""
         return self._addresses.get(address, 0)
+
+    def anonymous_at(self, address: str) -> int:
+        """Return how many anonymous clients an address has."""
+        return self._anonymous_at.get(address, 0)
 
     def topic_count(self) -> int:
         """Return how many topics, of all tenants, somebody subscribes to by name."""
@@ -82,8 +100,14 @@ class Registry:
         tenant = client.tenant_id
         self._version += 1
         self._all.add(client)
-        self._users.add(client.user_id, client)
-        self._tenants.add(tenant, client)
+        if client.identity.is_anonymous:
+            self._anonymous.add(tenant, client)
+            self._anonymous_at[client.address] = self.anonymous_at(client.address) + 1
+        else:
+            self._users.add((tenant, client.user_id), client)
+            self._tenants.add(tenant, client)
+            if tenant is not None:
+                self._tenants_of.setdefault(client.user_id, {})[tenant] = None
         if client.address:
             self._addresses[client.address] = self.of_address(client.address) + 1
         for name in client.names:
@@ -97,8 +121,18 @@ class Registry:
             return False
         tenant = client.tenant_id
         self._all.remove(client)
-        self._users.remove(client.user_id, client)
-        self._tenants.remove(tenant, client)
+        if client.identity.is_anonymous:
+            self._anonymous.remove(tenant, client)
+            self._anonymous_at[client.address] -= 1
+            if not self._anonymous_at[client.address]:
+                del self._anonymous_at[client.address]
+        else:
+            self._users.remove((tenant, client.user_id), client)
+            self._tenants.remove(tenant, client)
+            if tenant is not None and not self.of_user(tenant, client.user_id):
+                del self._tenants_of[client.user_id][tenant]
+                if not self._tenants_of[client.user_id]:
+                    del self._tenants_of[client.user_id]
         if client.address:
             self._addresses[client.address] -= 1
             if not self._addresses[client.address]:
@@ -126,15 +160,14 @@ class Registry:
         """
         tenant = message.tenant_id
         if message.target is Target.USER:
-            found = self._users.get(str(message.user_id))
-            if tenant is None or tenant is ALL_TENANTS:
-                return found
-            mine = tuple(client for client in found if client.tenant_id == tenant)
-            return found if len(mine) == len(found) else mine
+            return self.clients_of(str(message.user_id), tenant)
         if message.target is Target.BROADCAST:
-            return (
-                self._all.snapshot() if tenant is ALL_TENANTS else self._tenants.get(_key(tenant))
-            )
+            if tenant is not ALL_TENANTS:
+                return self._tenants.get(_key(tenant))
+            if not len(self._anonymous):
+                return self._all.snapshot()
+            found = (self._tenants.find(one) for one in self._tenants)
+            return self._together(tuple(one for one in found if one is not None))
         topics = message.topics
         if tenant is not ALL_TENANTS and len(topics) == 1:
             key = _key(tenant)
@@ -143,7 +176,8 @@ class Registry:
                 return self._topics.get((key, topics[0]))
             return self._together(self._named(key, topics[0]) + by_pattern)
         parts: list[Bucket | Client] = []
-        for one in tuple(self._tenants) if tenant is ALL_TENANTS else (_key(tenant),):
+        everywhere = dict.fromkeys((*self._tenants, *self._anonymous))
+        for one in everywhere if tenant is ALL_TENANTS else (_key(tenant),):
             for topic in topics:
                 parts += self._named(one, topic)
                 parts += self._patterns.find(one, topic)

@@ -7,6 +7,8 @@
 ``user_offline``         ``user_id``; the user has had none for the setting ``presence_grace``
 
 The last two are fired once for all processes, in one of them, on its reaper's thread.
+They have ``tenant_id`` as well where the user has a tenant: equal ids of two tenants
+are two users.
 
 Each receiver is called in an app context of the Flask app that serves the broker's
 streams, if one does.  A receiver that raises is logged and does no harm to the stream.

@@ -53,6 +53,8 @@ def stream_response(door: Door, request: Request) -> Response:
             streams.check_room(room=room, address=address)
         door.count(request)
         identity = door.identify(request)
+        if identity.is_anonymous and config.max_anonymous_per_address:
+            address = client_address(request, "max_anonymous_per_address")
         topics, since = door.subscription(request, identity)
         if needs_room:
             streams.check_room(identity, room=room, address=address)

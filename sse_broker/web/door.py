@@ -58,6 +58,8 @@ class Door:
 
         :raises TooManyRequests: the rate is reached.
         """
+        if identity.is_anonymous:
+            return  # counted by its address, before
         who = (identity.tenant_id, identity.user_id)
         self.rates.check("connect_rate_per_user", lambda: who)
 

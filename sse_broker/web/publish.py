@@ -42,12 +42,9 @@ def add_publisher_routes(
 ) -> None:
     """Add the routes to *blueprint*.  Whoever asks is counted before being recognised."""
 
-    def recognised(*, unbound: bool = False) -> Publisher:
+    def recognised() -> Publisher:
         rates.check("publish_rate", _address)
-        publisher = publisher_of(authenticator, request, said)
-        if unbound and publisher.is_bound:
-            raise PublishForbidden("these credentials are for publishing only")
-        return publisher
+        return publisher_of(authenticator, request, said)
 
     @blueprint.post("/publish")
     def publish() -> Response:
@@ -65,13 +62,19 @@ def add_publisher_routes(
 
     @blueprint.get("/stats")
     def stats() -> Response:
-        recognised(unbound=True)
+        if recognised().is_bound:
+            raise PublishForbidden("these credentials are for publishing only")
         return jsonify(dataclasses.asdict(broker.get_stats()))
 
     @blueprint.get("/online")
     def online() -> Response:
-        recognised(unbound=True)
-        return jsonify(users=broker.get_online_users())
+        publisher = recognised()
+        if publisher.topics is not None or publisher.events is not None:
+            raise PublishForbidden("these credentials are for publishing only")
+        tenant = publisher.tenant_id
+        if tenant is ALL_TENANTS:
+            tenant = request.args.get("tenant_id") or ALL_TENANTS
+        return jsonify(users=broker.get_online_users(tenant_id=tenant))
 
 
 def _address() -> str:

@@ -285,3 +285,21 @@ def test_the_development_authenticator_takes_integers(broker: Broker) -> None:
     (one,) = broker.streams.here()._clients()
     assert (one.user_id, one.tenant_id) == ("7", "3")
     response.close()
+
+
+def test_unknown_visitors_are_counted_by_their_address() -> None:
+    from sse_broker import BrokerConfig
+
+    with Broker(BrokerConfig(max_anonymous_per_address=1)) as broker:
+        client = client_of(broker, lambda request: Identity.anonymous(["public"]))
+        inside = client.get(STREAM + "&topics=public", headers=PLAIN)
+        assert read_events(inside.response, 1)[0].event == "welcome"
+
+        (refused,) = read_events(client.get(STREAM, headers=PLAIN).data)
+        other = client.get(STREAM, headers=PLAIN, environ_base={"REMOTE_ADDR": "192.0.2.9"})
+
+        assert refused.event == "error"
+        assert read_events(other.response, 1)[0].event == "welcome"
+        assert client.head(STREAM + "&topics=private").status_code == 403
+        inside.close()
+        other.close()
