@@ -89,36 +89,6 @@ def test_a_blocked_transport_gets_everything_in_order_once_it_reads(rig) -> None
     assert slow.transport.state.name == "IDLE"
 
 
-@pytest.mark.parametrize(("policy", "kept"), [("drop_oldest", "last"), ("drop_newest", "first")])
-def test_a_blocked_transport_is_told_what_was_dropped(rig, policy, kept) -> None:
-    rig = rig(client_buffer_size=4, overflow=policy)
-    peer = rig.open(small=True)
-
-    for n in range(200):
-        rig.broker.broadcast("e", f"{n} {'x' * 500}")
-        rig.turn(1)
-    peer.read()
-
-    (dropped,) = [event for event in peer.events if event.event == "dropped"]
-    numbers = [int(one.split()[0]) for one in peer.data]
-    assert numbers == sorted(numbers)
-    assert len(numbers) + int(re.sub(r"\D", "", dropped.data)) == 200
-    assert (199 in numbers) == (kept == "last")
-
-
-def test_replay_and_live_are_joined(rig) -> None:
-    rig = rig(history_size=1000)
-    first = rig.broker.broadcast("e", "0")
-    for n in range(1, 700):
-        rig.broker.broadcast("e", str(n))
-
-    peer = rig.open(last_event_id=first)
-    rig.broker.broadcast("e", "700")
-
-    assert peer.read().data == [str(n) for n in range(1, 701)]
-    assert peer.transport.state.name == "IDLE"
-
-
 def test_what_comes_between_registering_and_the_hand_off_is_not_lost(rig) -> None:
     rig = rig()
     ours, theirs = socket.socketpair()
@@ -245,16 +215,6 @@ def test_what_a_peer_says_after_its_request_is_dropped(rig) -> None:
     assert peer.read().data == ["1"]
 
 
-def test_a_heartbeat_is_written(rig) -> None:
-    rig = rig()
-    peer = rig.open()
-
-    peer.client.beat(0)
-
-    assert [event.event for event in peer.read().events] == ["welcome", "heartbeat"]
-    assert peer.transport.state.name == "IDLE"
-
-
 def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypatch) -> None:
     rig, asked = rig(), []
     calls: list = []
@@ -348,26 +308,6 @@ def test_a_client_that_sends_and_sends_is_cut(rig) -> None:
     assert loud.client.reason == "flood"
     assert loud.read().closed
     assert other.read().data == ["1"]
-
-
-def test_an_interruption_between_a_write_and_its_note_cuts_the_stream(rig, monkeypatch) -> None:
-    monkeypatch.setattr(Host, "PAUSE", -1.0)
-    rig = rig()
-    peer, send = rig.open(), host_module.send
-
-    def interrupted(*arguments: object) -> int:
-        send(*arguments)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(host_module, "send", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            rig.broker.broadcast("e", "once")
-    rig.broker.broadcast("e", "after")
-    peer.read()
-
-    assert peer.data == ["once"]
-    assert peer.closed
 
 
 def test_to_look_at_a_broker_never_waits_for_the_pump(rig) -> None:

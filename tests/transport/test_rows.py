@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 
 import pytest
 
@@ -38,27 +37,6 @@ def crowd(rig: Rig, count: int = MANY, **how) -> list[Peer]:
     return peers
 
 
-def test_all_get_everything_in_either_framing_and_their_share_of_the_counts(rig) -> None:
-    made = rig()
-    peers = crowd(made)
-    before = made.broker.streams.counts().messages_sent
-
-    for n in range(3):
-        made.broker.send_to_topic("t", "e", str(n))
-        made.turn()
-    made.broker.send_to_user(1, "e", "alone")
-    made.turn()
-
-    assert made.broker.streams.counts().messages_sent == before + 3 * MANY + 1
-    assert peers[0].read().plain.data == ["first", "0", "1", "2", "alone"]
-    for peer in peers[1:]:
-        assert peer.read().plain.data == ["first", "0", "1", "2"]
-        assert peer.client.sent == 4
-        assert not peer.client.queue.queue
-    made.pump.settle([peer.client for peer in peers])
-    assert len({peer.transport.written for peer in peers[1::2]}) == 1
-
-
 def test_a_bodys_bytes_are_those_that_were_read(rig) -> None:
     made = rig()
     peers = crowd(made)
@@ -76,29 +54,6 @@ def test_a_bodys_bytes_are_those_that_were_read(rig) -> None:
     made.turn()
 
     assert sorted(made.ended) == sorted(read)
-
-
-def test_one_that_is_stuck_leaves_and_comes_back_and_nobody_else_notices(rig) -> None:
-    made = rig(client_buffer_size=10_000)
-    peers = crowd(made, MANY - 1)
-    slow = made.open(user=MANY, topics=["t"], small=True)
-    sent = ["first"]
-    for n in range(60):
-        sent.append(f"{n} " + 1000 * "x")
-        made.broker.send_to_topic("t", "e", sent[-1])
-        made.turn(1)
-        for peer in peers:
-            peer.read()
-    assert slow.transport.rest is not None
-    assert not slow.transport.joined
-
-    assert slow.read().data == sent[1:]
-    for peer in peers:
-        assert peer.plain.data == sent
-    made.broker.send_to_topic("t", "e", "after")
-    made.turn()
-    assert slow.transport.joined
-    assert slow.read().data == [*sent[1:], "after"]
 
 
 def test_who_comes_and_goes_meanwhile(rig) -> None:
@@ -119,19 +74,6 @@ def test_who_comes_and_goes_meanwhile(rig) -> None:
     assert not here._others
 
 
-def test_who_is_told_to_end_gets_nothing_that_was_sent_after(rig) -> None:
-    made = rig()
-    peers = crowd(made)
-    made.broker.send_to_topic("t", "e", "before")
-    made.broker.disconnect_user(1, "enough")
-    made.broker.send_to_topic("t", "e", "after")
-    made.turn()
-
-    assert peers[0].read().plain.data == ["first", "before"]
-    assert peers[0].client.reason == "enough"
-    assert peers[1].read().plain.data == ["first", "before", "after"]
-
-
 def test_records_that_never_came_are_had_from_the_log_once(rig) -> None:
     made = rig()
     peers = crowd(made)
@@ -146,19 +88,6 @@ def test_records_that_never_came_are_had_from_the_log_once(rig) -> None:
     for peer in peers:
         assert peer.read().plain.data == ["first", "lost", "next"]
         assert peer.client.state is State.LIVE
-
-
-def test_a_heartbeat_does_not_take_anybody_out_for_good(rig) -> None:
-    made = rig()
-    peers = crowd(made)
-    peers[0].client.beat(peers[0].transport.reader.cursor)
-    made.turn()
-    assert b": heartbeat" in peers[0].read().got or b"event: heartbeat" in peers[0].got
-    made.broker.send_to_topic("t", "e", "next")
-    made.turn()
-
-    assert peers[0].transport.joined
-    assert peers[0].read().plain.data == ["first", "next"]
 
 
 def test_a_busy_client_is_not_taken_for_a_quiet_one(rig, monkeypatch) -> None:
@@ -298,71 +227,3 @@ def test_what_could_not_be_handed_out_is_had_from_the_log(rig, monkeypatch, wher
         else:
             assert got == [*first, "hard", "next"]
     assert where == "write" or not any(peer.closed for peer in [*peers, *late])
-
-
-class Traffic:
-    """Peers that come, go, read and get messages by chance, and what is due to each."""
-
-    def __init__(self, made: Rig, chance: random.Random) -> None:
-        self.rig, self.broker, self.chance = made, made.broker, chance
-        self.peers: list[Peer] = []
-        self.due: dict[str, list[str]] = {}
-        self.said = 0
-
-    def come(self) -> None:
-        self.rig.turn()  # what is on its way comes to newcomers too
-        topics = self.chance.sample(["t", "u", "v"], self.chance.randint(1, 3))
-        how = {"chunked": self.chance.random() < 0.5, "small": self.chance.random() < 0.2}
-        self.peers.append(self.rig.open(user=len(self.due) + 1, topics=topics, **how))
-        self.due[self.peers[-1].client.user_id] = []
-
-    def go(self) -> None:
-        peer = self.peers.pop(self.chance.randrange(len(self.peers)))
-        self.broker.disconnect_user(peer.client.user_id)
-        got = peer.read().plain.data
-        # One that is behind does not read the log any more: it is told to come back.
-        assert got == self.due[peer.client.user_id][: len(got)]
-
-    def read(self) -> None:
-        for peer in self.chance.sample(self.peers, 5):
-            peer.read()
-
-    def beat(self) -> None:
-        self.chance.choice(self.peers).client.beat(self.broker.streams.here().delivery.delivered)
-
-    def turn(self) -> None:
-        self.rig.turn(1)
-
-    def to_one(self) -> None:
-        peer = self.chance.choice(self.peers)
-        self.broker.send_to_user(peer.client.user_id, "e", self.text([peer]))
-
-    def to_topic(self) -> None:
-        topic = self.chance.choice(["t", "u", "v"])
-        whom = [peer for peer in self.peers if topic in peer.client.topics]
-        self.broker.send_to_topic(topic, "e", self.text(whom))
-
-    def to_all(self) -> None:
-        self.broker.broadcast("e", self.text(self.peers))
-
-    def text(self, whom: list[Peer]) -> str:
-        self.said += 1
-        text = f"{self.said} " + self.chance.choice([10, 3000]) * "x"
-        for peer in whom:
-            self.due[peer.client.user_id].append(text)
-        return text
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_each_gets_what_is_for_it_in_order(rig, seed, monkeypatch) -> None:
-    chance = random.Random(seed)
-    if seed % 2:
-        monkeypatch.setattr(Host, "PAUSE", -1.0)
-    traffic = Traffic(rig(client_buffer_size=chance.choice([4, 10_000])), chance)
-    weights = {"come": 8, "go": 4, "read": 8, "beat": 5, "turn": 10, "to_one": 10}
-    weights |= {"to_topic": 40, "to_all": 15}
-    for act in chance.choices(list(weights), list(weights.values()), k=400):
-        getattr(traffic, act if len(traffic.peers) >= MANY else "come")()
-
-    for peer in traffic.peers:
-        assert peer.read().plain.data == traffic.due[peer.client.user_id]
