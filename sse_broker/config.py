@@ -134,6 +134,15 @@ class BrokerConfig:
         "A client whose last successful write is older than this is cut.",
     )
     enable_topics: bool = option(True, YES_NO, "", "Whether topics can be used at all.")
+    max_topics: int = option(
+        1_000, at_least(1), "topics", "Names and patterns that one stream may subscribe to."
+    )
+    max_patterns: int = option(
+        32, at_least(0), "patterns", "How many of them may be patterns; 0 is none."
+    )
+    max_topic_segments: int = option(
+        16, between(1, 64), "segments", "How many segments a topic's name or pattern may have."
+    )
     max_connections: int = option(
         0, at_least(0), "streams", "Open streams per process; 0 is no limit."
     )

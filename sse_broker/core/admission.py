@@ -15,6 +15,7 @@ from sse_broker.core.client import Client
 from sse_broker.core.counts import Tally
 from sse_broker.core.identity import Identity
 from sse_broker.core.registry import Registry
+from sse_broker.core.topic_limits import check_subscription
 from sse_broker.errors import InvalidUserID, TooManyConnections, TopicsNotEnabled
 
 __all__ = ["WHOSE", "Admission"]
@@ -48,11 +49,13 @@ class Admission:
     def check(self, client: Client) -> None:
         """Refuse a client that could never be registered here.
 
+        :raises InvalidTopic: the client subscribes to more than one may.
         :raises TopicsNotEnabled: the client has topics and ``enable_topics`` is off.
         :raises InvalidUserID: the client has no tenant and ``require_tenant`` is on.
         """
         if client.topics and not self._config.enable_topics:
             raise TopicsNotEnabled(field="topics")
+        check_subscription(self._config, client.topics)
         if self._config.require_tenant and client.tenant_id is None:
             raise InvalidUserID("a tenant is required", field="tenant_id")
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import functools
 import operator
 import queue
 import threading
@@ -188,14 +187,18 @@ class Take(NamedTuple):
     state: State
 
 
-@functools.lru_cache(maxsize=4096)  # most clients of an application ask for what others ask for
+_NONE: tuple[tuple[str, ...], frozenset[str], tuple[str, ...]] = ((), frozenset(), ())
+
+
 def _subscription(
-    topics: tuple[str, ...],
+    topics: Iterable[str],
 ) -> tuple[tuple[str, ...], frozenset[str], tuple[str, ...]]:
     """Return topics each once, those that are names, and those that are patterns."""
-    each = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
-    names = frozenset(topic for topic in each if not is_pattern(topic))
-    return each, names, tuple(topic for topic in each if is_pattern(topic))
+    each = tuple(dict.fromkeys(map(check_pattern, topics)))
+    if not each:
+        return _NONE
+    patterns = tuple(filter(is_pattern, each))
+    return each, frozenset(each).difference(patterns), patterns
 
 
 class Client:
@@ -264,7 +267,7 @@ class Client:
         self.id = str(uuid.uuid4())
         self.user_id = str(user_id.user_id)
         self.tenant_id = None if user_id.tenant_id is None else str(user_id.tenant_id)
-        self.topics, self.names, self.patterns = _subscription(tuple(topics))
+        self.topics, self.names, self.patterns = _subscription(topics)
         self.metadata = dict(user_id.claims if metadata is None else metadata)
         self.expires_at = user_id.expires_at
         self.queue = FrameQueue(buffer_size)
@@ -292,7 +295,7 @@ class Client:
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Have other topics from now on.  Called under the lock of the registry that it is in."""
-        self.topics, self.names, self.patterns = _subscription(tuple(topics))
+        self.topics, self.names, self.patterns = _subscription(topics)
 
     def drop_unwanted(self) -> None:
         """Let go of what waits and is not wanted any more, after :meth:`subscribe`.

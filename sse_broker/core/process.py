@@ -96,7 +96,7 @@ class Process:
         self.admission = Admission(
             config, self._registry, self._tally, lambda: self._life is Life.STOPPED
         )
-        self.subscriptions = Subscriptions(self._registry, self._lock, self.delivery, log)
+        self.subscriptions = Subscriptions(config, self._registry, self._lock, self.delivery, log)
         self.rechecks = Rechecks(
             self._clients, self.subscriptions, may_read, clock, config.recheck_interval
         )

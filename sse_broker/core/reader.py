@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sse_broker.core.client import Client, State, Take
-from sse_broker.core.grants import allows
+from sse_broker.core.grants import MEMO, allows
 from sse_broker.core.identity import may_read
 from sse_broker.core.ports import Authorizer, Log, PositionLost, Record
 from sse_broker.core.state import chunks as state_chunks
@@ -44,7 +44,7 @@ class Reader:
 
     __slots__ = (
         "__weakref__",
-        "_allowed",
+        "_asker",
         "_authorizer",
         "_chunks",
         "_heartbeat",
@@ -96,7 +96,7 @@ class Reader:
         self._judge = None if granted_all else authorizer
         self._authorizer = self._judge if client.patterns else None
         client.reader = weakref.ref(self)
-        self._allowed: dict[str, bool] | None = None
+        self._asker = object()  # what it is known by in the memo of the process
         self._replaying = client.state is State.BEHIND
         self._limit = READ_RECORDS  # less where a chunk holds less than that
         self._chunks: list[bytes] = []  # to be written; few, and none most of the time
@@ -112,7 +112,7 @@ class Reader:
         Called where nothing matched by the new topics has been offered yet.
         """
         self._authorizer = self._judge if self.client.patterns else None
-        self._allowed = None
+        self._asker = object()
 
     @property
     def may_wait(self) -> bool:
@@ -340,8 +340,7 @@ class Reader:
         return allows(self.client, message, self._allows_topic)
 
     def _allows_topic(self, topic: str) -> bool:
-        memo = self._allowed = {} if self._allowed is None else self._allowed
-        allowed = memo.get(topic)
+        allowed = MEMO.get(self._asker, topic)
         if allowed is None:
             assert self._authorizer is not None
             try:
@@ -349,8 +348,7 @@ class Reader:
             except Exception:  # the application's; what it would have said is not known
                 self._on_failure()
                 return False
-            if len(memo) < 10_000:  # bounded: topics may hold ids
-                memo[topic] = allowed
+            MEMO.put(self._asker, topic, allowed)
         return allowed
 
 

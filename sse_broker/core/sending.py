@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from sse_broker.config import BrokerConfig
+from sse_broker.core.topic_limits import check_segments
 from sse_broker.errors import InvalidMessage, MessageTooLarge, TopicsNotEnabled
 from sse_broker.wire.ids import UserID
 from sse_broker.wire.message import AllTenants, Message, Target
@@ -138,10 +139,14 @@ def check_message(config: BrokerConfig, message: Message) -> None:
 
     :raises MessageTooLarge: longer than ``max_message_bytes``.
     :raises TopicsNotEnabled: the message is for a topic and ``enable_topics`` is off.
+    :raises InvalidTopic: a topic has more segments than ``max_topic_segments``.
     :raises InvalidMessage: the message has no tenant and ``require_tenant`` is on.
     """
-    if message.target is Target.TOPIC and not config.enable_topics:
-        raise TopicsNotEnabled(field="topic")
+    if message.target is Target.TOPIC:
+        if not config.enable_topics:
+            raise TopicsNotEnabled(field="topic")
+        for topic in message.topics:
+            check_segments(config, topic)
     if config.require_tenant and message.tenant_id is None:
         raise InvalidMessage("tenant_id is required; or say ALL_TENANTS", field="tenant_id")
     size = len(message.body)

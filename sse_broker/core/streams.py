@@ -38,6 +38,7 @@ from sse_broker.core.reader import Reader
 from sse_broker.core.since import Since, begin_at
 from sse_broker.core.state import ALL, state_at, unmarked
 from sse_broker.core.sync import patched
+from sse_broker.core.topic_limits import check_subscription
 from sse_broker.errors import (
     AuthenticationFailed,
     AuthorizerFailed,
@@ -216,13 +217,14 @@ class Streams:
         """Return *topics*, checked and authorised, for a stream of *identity*.
 
         :raises TopicsNotEnabled: there are some and ``enable_topics`` is off.
-        :raises InvalidTopic: one is neither a name nor a pattern.
+        :raises InvalidTopic: one is neither a name nor a pattern, or they are too many.
         :raises TopicForbidden: *identity* may not read one of them.
         :raises AuthorizerFailed: the authorizer raised.
         """
         wanted = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
         if wanted and not self.config.enable_topics:
             raise TopicsNotEnabled(field="topics")
+        check_subscription(self.config, wanted)
         for topic in wanted:
             if not self._may_read(identity, topic):
                 raise TopicForbidden(repr(topic), field="topics")

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
 from sse_broker.core.delivery import Delivery
 from sse_broker.core.identity import Identity, may_read
@@ -32,6 +33,7 @@ from sse_broker.core.lanes import Lane
 from sse_broker.core.ports import Log
 from sse_broker.core.registry import Registry
 from sse_broker.core.sync import Bell, NativeLock, make_bell
+from sse_broker.core.topic_limits import excess_of
 from sse_broker.errors import (
     BrokerError,
     InvalidTopic,
@@ -43,7 +45,6 @@ from sse_broker.wire.command import Act, Command
 
 __all__ = ["Change", "Subscriptions"]
 
-MOST_TOPICS = 1_000  # of one stream, after changes
 ANSWER_TIMEOUT = 3.0  # seconds until a stream that nobody answers for is taken for gone
 
 _log = logging.getLogger("sse_broker.subscriptions")
@@ -110,7 +111,15 @@ class _Waiting:
 class Subscriptions:
     """Changes of topics in one process."""
 
-    def __init__(self, registry: Registry, lock: NativeLock, delivery: Delivery, log: Log) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig,
+        registry: Registry,
+        lock: NativeLock,
+        delivery: Delivery,
+        log: Log,
+    ) -> None:
+        self._config = config
         self._registry = registry
         self._lock = lock
         self._delivery = delivery
@@ -233,8 +242,9 @@ class Subscriptions:
                 return lambda: tell({"error": "forbidden", "topic": topic})
         rest = [topic for topic in client.topics if topic not in change.remove]
         topics = tuple(dict.fromkeys([*rest, *change.add]))
-        if len(topics) > MOST_TOPICS:
-            return lambda: tell({"error": "many", "most": MOST_TOPICS})
+        excess = excess_of(self._config, topics)
+        if excess:
+            return lambda: tell({"error": "many", "detail": excess})
         if topics != client.topics:
             self._registry.subscribe(client, topics)
 
@@ -268,5 +278,5 @@ def _topics_of(answer: dict[str, object] | None) -> tuple[str, ...]:
         if answer.get("error") == "forbidden":
             error = TopicForbidden(repr(answer.get("topic")), field="topics")
         elif answer.get("error") == "many":
-            error = InvalidTopic(f"at most {answer.get('most')} go", field="topics")
+            error = InvalidTopic(str(answer.get("detail")), field="topics")
     raise error
