@@ -27,7 +27,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Return the hub, its blueprint at ``/sse`` and its health at the root as well.
 
     *config* is read instead of the environment when given: the keys of
-    :class:`~sse_broker.SSE`, and ``SSE_DEV_AUTH=1`` for the seed's query
+    :class:`~sse_broker.SSE`, and ``SSE_DEV_AUTH=1`` for the query
     authenticator; the hub then answers to local names only.  ``SSE_PROXIES`` is how
     many proxies in front of it add to ``X-Forwarded-For``, where clients are counted
     by their addresses.

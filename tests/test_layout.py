@@ -24,7 +24,7 @@ ROOMS = {
     "logs": (*CORE, "logs"),
     "broker": (*CORE, "logs", "commit", "transport"),
     "commit": CORE,
-    "outbox": (*CORE, "commit", "broker"),
+    "outbox": (*CORE, "commit", "broker", "outbox"),
     "metrics": CORE,
     "transport": (*CORE, "transport"),
     "servers": (*CORE, "servers"),

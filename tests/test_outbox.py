@@ -326,7 +326,7 @@ def test_a_drainer_that_dies_before_it_deletes_costs_no_second_delivery(
 
     with monkeypatch.context() as patch:
         patch.setattr(Outbox, "_delete", die)
-        patch.setattr("sse_broker.outbox._Lease.release", die)
+        patch.setattr("sse_broker.outbox.lease.Lease.release", die)
         with pytest.raises(Death):
             outbox.drain()
     assert (heard(client), outbox.waiting()) == (["a", "b"], 2)

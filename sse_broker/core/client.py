@@ -204,7 +204,7 @@ def _subscription(
 class Client:
     """One open connection, or anything else that wants to be offered messages.
 
-    Made by hand (as the seed's tests do) it is ``LIVE`` from the start, and
+    Made by hand (as tests do) it is ``LIVE`` from the start, and
     ``queue.get()`` yields records with ``.message``.  The stream makes its own.
 
     :raises InvalidUserID: *user_id* or *tenant_id* is none.

@@ -1,7 +1,7 @@
 """Who asks: authenticators and topic resolvers.
 
-An authenticator takes the request and returns an :class:`Identity`, or the
-seed's ``(user_id, tenant_id)``.  What it raises refuses the stream: with 401 for
+An authenticator takes the request and returns an :class:`Identity`, or a pair
+``(user_id, tenant_id)``.  What it raises refuses the stream: with 401 for
 good, or, where it is passing trouble (:mod:`sse_broker.web.failure`), for now.
 """
 

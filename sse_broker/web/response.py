@@ -1,4 +1,4 @@
-"""Event streams outside the broker: the seed's ``WriteEvent``, as a whole response."""
+"""Event streams outside the broker: one event after the other, as a whole response."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class EventType(str, enum.Enum):
-    """The seed's event types.  All but ``MESSAGE`` are said by the library itself."""
+    """The library's event types.  All but ``MESSAGE`` are said by the library itself."""
 
     MESSAGE = "message"
     HEARTBEAT = "heartbeat"
