@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run test docs dist check format fast coverage live bench bench-peers torture soak clean
+.PHONY: help js run test docs dist check format fast coverage live bench bench-peers torture soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ live: $(VENV)/.dev ## Run the live tests
 docs: $(VENV)/.dev ## Build the documentation into build/site; no other host is asked for anything
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 	@echo "read it with: $(BIN)/python -m http.server -b localhost -d build/site"
+
+js: ## Build client.js and the npm package from js/src; print their sizes
+	cd js && npm ci --silent --no-fund --no-audit && npm run --silent check && npm run --silent build
 
 bench: $(VENV)/.dev ## Measure ours in every host beside naive generators; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,21 +13,18 @@ from sse_broker.commit import AfterCommit, AnySession
 from sse_broker.config import BrokerConfig
 from sse_broker.core.ports import Authorizer
 from sse_broker.core.sending import Sender
-from sse_broker.errors import BrokerError, InvalidConfig, LogUnavailable
+from sse_broker.errors import BrokerError, InvalidConfig
 from sse_broker.servers.serverlog import speak
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
 from sse_broker.web.default_log import default_log, say_strangers
+from sse_broker.web.page import add_page_helpers
 from sse_broker.web.publisher import PublishAuthenticator
 from sse_broker.web.said import Said
 from sse_broker.web.tokens import jwt_authenticator
 from sse_broker.wire.message import Message
 
 __all__ = ["SSE", "current_broker"]
-
-UNKNOWN = "unavailable"  # an id of no message: a stream that begins there is told to start anew
-
-_log = logging.getLogger("sse_broker.stream")
 
 
 class SSE(Sender[str]):
@@ -43,8 +39,10 @@ class SSE(Sender[str]):
     :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
     here goes before what is configured.
 
-    Templates have ``sse_last_event_id()``: :meth:`last_event_id`, and where the log
-    cannot be read an id that nobody knows, with which a stream begins with ``reset``.
+    Templates have ``sse_script()``, the tag of ``client.js`` that tells it where the
+    stream is and where it begins, and ``sse_last_event_id()``, where the request of the
+    page began; where the log cannot be read that is an id that nobody knows, with which
+    a stream begins with ``reset``.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class SSE(Sender[str]):
             cors_headers=config.get("SSE_CORS_HEADERS") or (),
         )
         app.register_blueprint(blueprint, url_prefix=config.get("SSE_URL_PREFIX", "/sse"))
-        app.add_template_global(lambda: _moment(broker), "sse_last_event_id")
+        add_page_helpers(app, broker, blueprint.name)
         app.extensions["sse"] = self._last = broker
 
     @staticmethod
@@ -147,15 +145,6 @@ def configured_authenticator(config: Mapping[str, Any]) -> auth.Authenticator | 
         cookie=config.get("SSE_JWT_COOKIE") or "",
         query=config.get("SSE_JWT_QUERY") or "",
     )
-
-
-def _moment(broker: Broker) -> str:
-    """Return the id of now for a page, which is rendered also while the log is away."""
-    try:
-        return broker.last_event_id()
-    except LogUnavailable as err:
-        _log.warning("a page gets no id to begin its stream at, and a reset instead: %s", err)
-        return UNKNOWN
 
 
 def _current() -> Broker:

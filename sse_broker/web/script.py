@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from flask import Request, Response
 
-__all__ = ["client_script"]
+__all__ = ["client_script", "script_text"]
 
 
 def client_script(request: Request) -> Response:
@@ -18,16 +18,16 @@ def client_script(request: Request) -> Response:
     of another version than the server's.  The tag is made of the text and not
     of a file's time: all workers and machines of one version agree on it.
     """
-    text, tag = _script()
+    text = script_text()
     response = Response(text, content_type="text/javascript; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # for pages of listed sites
-    response.set_etag(tag)
+    response.set_etag(hashlib.sha256(text).hexdigest()[:32])
     response.make_conditional(request)
     return response
 
 
 @functools.cache
-def _script() -> tuple[bytes, str]:
-    text = files("sse_broker.web").joinpath("client.js").read_bytes()
-    return text, hashlib.sha256(text).hexdigest()[:32]
+def script_text() -> bytes:
+    """Return ``client.js``."""
+    return files("sse_broker.web").joinpath("client.js").read_bytes()

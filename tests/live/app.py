@@ -19,7 +19,8 @@ from sse_broker import SSE, default_authenticator
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.update({k: v for k, v in os.environ.items() if k.startswith("SSE_")})
-    sse = SSE(app, authenticator=default_authenticator)
+    named = None if app.config.get("SSE_JWT_KEY") else default_authenticator
+    sse = SSE(app, authenticator=named)
     raising: list[bool] = []
 
     @app.get("/healthz")

@@ -58,7 +58,10 @@ const page = window[name] = { got: [], resets: [], states: [] };
 page.stream = SSEBroker.connect(url, {
   headers: token ? { Authorization: `Bearer ${token}` } : {},
   onReset: (data) => page.resets.push(data.reason),
-  onState: (state, { reason, status, wait }) => page.states.push([state, reason, status, wait]),
+  onState: (state, { reason, status, wait }) => {
+    if (state !== "connecting") page.states.push([state, reason, status, wait]);
+  },
+  share: false,                            // these are about one stream; test_tabs.py has the others
   renew: hook ? async () => {
     const fresh = await (await fetch("/token")).text();
     return { headers: { Authorization: `Bearer ${fresh}` } };

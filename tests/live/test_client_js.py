@@ -13,6 +13,7 @@ import pytest
 
 from sse_broker.wire.parse import Parser
 from tests.live.conftest import need
+from tests.live.servers import ROOT
 from tests.live.test_wire_peers import FRAMES
 from tests.wire.test_parse import CASES
 
@@ -68,3 +69,15 @@ def test_it_keeps_its_promises() -> None:
 
     assert ran.returncode == 0, ran.stdout
     assert re.search(r"^# pass [1-9]\d+$", ran.stdout, re.MULTILINE), "it ran hardly any test"
+
+
+def test_what_is_served_is_what_its_source_says() -> None:
+    npm = need("npm", "npm")
+    served = (ROOT / "sse_broker/web/client.js").read_bytes()
+
+    built = subprocess.run(["make", "js"], cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+    assert built.returncode == 0, f"{npm}: {built.stdout}{built.stderr}"
+    assert (ROOT / "sse_broker/web/client.js").read_bytes() == served, "run make js, and commit"
+    packed, size = re.findall(r"client\.js: (\d+) bytes, (\d+) gzipped", built.stdout)[0]
+    assert int(size) < int(packed) < 20_000

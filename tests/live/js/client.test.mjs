@@ -195,7 +195,7 @@ test("a refusal for now waits as told, is never open, and is heard", async () =>
 
   await world.connect();
 
-  assert.deepEqual(world.states.map(({ state }) => state), ["waiting"]);
+  assert.deepEqual(world.states.map(({ state }) => state), ["connecting", "waiting"]);
   assert.deepEqual([world.wait, world.stream.reason], [5, "too many connections"]);
   assert.deepEqual(world.events.map(({ type }) => type), ["error"]);
   await world.pass(5000);
@@ -214,8 +214,8 @@ test("an answer that is final closes the stream, with the reason", async () => {
     world.stream.close();                  // it was already, for another reason
 
     assert.equal(world.requests.length, 1);
-    assert.equal(world.states.length, 1);
-    assert.deepEqual([world.states[0].state, world.states[0].status], ["closed", status]);
+    assert.deepEqual(world.states.map(({ state }) => state), ["connecting", "closed"]);
+    assert.equal(world.states[1].status, status);
     if (json) assert.equal(world.stream.reason, `${status}: authentication failed`);
   }
 });
@@ -295,7 +295,7 @@ test("a request that nobody answers is given up as well, and 0 watches nothing",
   world.answers = [nothing];
   await world.connect({ heartbeat: 4 });
   await world.pass(10_000);
-  assert.equal(world.states[0].reason, "silent for 10 s");
+  assert.equal(world.states.find(({ state }) => state === "waiting").reason, "silent for 10 s");
 
   const patient = new World();
   patient.answers = [nothing];
@@ -469,7 +469,7 @@ test("a callback may close the stream as soon as it hears of it", async () => {
     if (when === "open") await stream.write(WELCOME);
     await world.pass(3_600_000);
     assert.equal(world.stream.state, "closed", when);
-    assert.equal(world.requests.length, when === "open" ? 2 : 1, when);
+    assert.equal(world.requests.length, { connecting: 0, waiting: 1, open: 2 }[when], when);
     assert.deepEqual(world.events, [], when);
   }
 });
@@ -510,4 +510,109 @@ test("onReset has the reason, before any event that follows", async () => {
 test("an option that there is none of is refused by name", () => {
   const { SSEBroker } = new World().page;
   assert.throws(() => SSEBroker.connect("/stream", { onReest() {} }), /onReest/);
+});
+
+test("the page hears of the first moment, and of a stream on which nothing comes through", async () => {
+  const world = new World();
+  world.answers = [live()];
+  await world.connect();
+  assert.deepEqual(world.states.map(({ state, reason }) => [state, reason]), [["connecting", ""]]);
+
+  await world.pass(4999);
+  assert.equal(world.states.length, 1);
+  await world.pass(1);
+
+  assert.equal(world.states[1].state, "connecting");
+  assert.match(world.states[1].reason, /nothing has come through for 5 s; is a proxy buffering/);
+
+  const [heard] = await connected();
+  await heard.pass(9000);
+  assert.deepEqual(heard.states.map(({ state }) => state), ["connecting", "open"]);
+});
+
+test("opened waits for the first open, and fails with a stream that never was", async () => {
+  const [world] = await connected();
+  await world.stream.opened;
+
+  const refused = new World();
+  refused.answers = [refusal(403)];
+  await refused.connect();
+  await assert.rejects(refused.stream.opened, /403/);
+});
+
+test("a signal closes the stream, also one that was given too late", async () => {
+  const abort = new AbortController();
+  const [world, stream] = await connected({ signal: abort.signal });
+  abort.abort();
+  assert.ok(stream.aborted);
+  assert.equal(world.stream.state, "closed");
+
+  const late = new World();
+  late.answers = [nothing];
+  await late.connect({ signal: AbortSignal.abort() });
+  assert.equal(late.requests.length, 0);
+  assert.equal(late.stream.state, "closed");
+});
+
+test("handlers hear of their event and topic, until they are taken away", async () => {
+  const [world, stream] = await connected({ topics: ["orders:*"] }, "/sse/stream");
+  const heard = [];
+  const hear = (name) => (event) => heard.push([name, event.data, event.topics]);
+  const off = world.stream.on("paid", hear("paid"));
+  world.stream.on("*", hear("any of 7"), { topic: "orders:7" });
+  world.stream.on("paid", hear("other"), { topic: "bills:**" });
+  world.stream.on("welcome", hear("welcome"));
+  await stream.write("id: e-2\ntopic: orders:7\nevent: paid\ndata: 1\n\n");
+  off();
+  await stream.write("id: e-3\ntopic: orders:8\ntopic: bills:a:b\nevent: paid\ndata: 2\n\n");
+  await stream.write("id: e-4\nevent: paid\ndata: 3\n\n");
+
+  assert.deepEqual(heard, [
+    ["paid", 1, ["orders:7"]], ["any of 7", 1, ["orders:7"]], ["other", 2, ["orders:8", "bills:a:b"]],
+  ]);
+});
+
+test("a retained message is marked", async () => {
+  const [world, stream] = await connected();
+  await stream.write("id: e-1.r1\ndata: 1\n\nid: e-2\ndata: 2\n\n");
+  assert.deepEqual(world.events.slice(1).map(({ retained }) => retained), [true, false]);
+});
+
+test("topics stand in the URL, and change on the live stream without another one", async () => {
+  const world = new World();
+  const stream = live();
+  world.answers = [stream, refusal(200), refusal(404), live()];
+  await world.connect({ topics: ["a", "b:*"], headers: { Authorization: "Bearer t" } }, "/sse/stream?user_id=7");
+  await stream.write(WELCOME);
+  assert.equal(world.requests[0].url, "/sse/stream?user_id=7&topics=a%2Cb%3A*");
+
+  await world.stream.subscribe("c");
+  assert.deepEqual(world.stream.topics, ["a", "b:*", "c"]);
+  const [, posted] = world.requests;
+  assert.equal(posted.url, "/sse/subscriptions?user_id=7");
+  assert.equal(posted.init.method, "POST");
+  assert.equal(header(posted, "Authorization"), "Bearer t");
+  assert.deepEqual(JSON.parse(posted.init.body), { client_id: "c", add: ["c"], remove: [] });
+  assert.ok(!stream.aborted);
+
+  await world.stream.unsubscribe("a");     // which the server does not know how to do
+  await world.pass(0);
+  assert.ok(stream.aborted);
+  assert.equal(new URL(world.requests[3].url, "http://localhost").searchParams.get("topics"), "b:*,c");
+  assert.equal(header(world.requests[3], "Last-Event-ID"), "e-1");
+});
+
+test("without a URL it asks where the page's script says, and from when the page was made", async () => {
+  for (const [script, url, id] of [
+    [{ dataset: { sseStream: "/app/sse/stream", lastEventId: "e-5" } }, "/app/sse/stream", "e-5"],
+    [{ src: "http://localhost/app/sse/client.js?v=1", dataset: {} }, "http://localhost/app/sse/stream", null],
+    [{ src: "http://localhost/bundle.js", dataset: {} }, "/sse/stream", null],
+  ]) {
+    const world = new World(script);
+    world.answers = [nothing];
+    world.page.SSEBroker.connect();
+    await world.pass(0);
+    assert.equal(world.requests[0].url, url);
+    assert.equal(header(world.requests[0], "Last-Event-ID"), id);
+  }
 });

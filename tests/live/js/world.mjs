@@ -5,16 +5,22 @@ const SOURCE = readFileSync(new URL("../../../sse_broker/web/client.js", import.
 const encoder = new TextEncoder();
 
 export class World {
-  constructor() {
+  // script is the one that the page has: its src, and what sse_script() has written into it.
+  constructor(script = null) {
     this.now = 1_000_000;
     this.offset = 0;                       // by how much somebody set the clock
     this.random = 0.5;
     this.timers = [];
-    this.errors = [];                      // what was thrown in timers, as a page's console has it
+    this.errors = [];                      // what a page's console has
     this.requests = [];                    // {url, init, at}
     this.answers = [];                     // for each request to come; the last one stays
     this.page = new EventTarget();
-    this.page.document = Object.assign(new EventTarget(), { hidden: false });
+    this.page.reportError = (error) => this.errors.push(error);
+    this.page.document = Object.assign(new EventTarget(), {
+      hidden: false,
+      currentScript: script?.src ? script : null,
+      querySelector: () => (script?.src ? null : script),
+    });
     let number = 0;
     const fakes = {
       globalThis: this.page,
@@ -53,7 +59,7 @@ export class World {
       if (!next) break;
       this.timers = this.timers.filter((timer) => timer !== next);
       this.now = Math.max(this.now, next.at);
-      try { next.act(); } catch (error) { this.errors.push(error); }
+      next.act();
     }
     this.now = end;
     await settled();
@@ -67,7 +73,7 @@ export class World {
     this.requests.push({ url, init, at: this.now });
     const answer = this.answers.length > 1 ? this.answers.shift() : this.answers[0];
     const response = await answer(signal);
-    if (signal.aborted) throw signal.reason;
+    if (signal?.aborted) throw signal.reason;
     return response;
   }
 }
