@@ -42,7 +42,7 @@ ROOMS = {
 }
 THIRD_PARTY = {
     "core": {"blinker"},
-    "web": {"flask", "werkzeug"},
+    "web": {"flask", "markupsafe", "werkzeug"},  # Flask brings them
     "gunicorn": {"gunicorn"},
     "app": {"flask", "werkzeug"},
     "testing": {"flask", "werkzeug", "pytest"},
