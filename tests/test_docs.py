@@ -14,7 +14,7 @@ from sse_broker.config import _print_table
 from sse_broker.web.refusal import STATUS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
@@ -62,6 +62,22 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(text):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+TRANSLATED = {"README.md": "README.zh-CN.md", "docs/tutorial.md": "docs/zh/tutorial.md"}
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_translation_has_the_same_code_and_the_same_sections(page: str) -> None:
+    def code(path: str) -> list[str]:
+        found = re.findall(r"^```.*?^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+        return [re.sub(r"  +#.*", "", block) for block in found]  # comments are translated
+
+    def sections(path: str) -> int:
+        return len(re.findall(r"^#+ ", (ROOT / path).read_text(), re.MULTILINE))
+
+    assert code(TRANSLATED[page]) == code(page)
+    assert sections(TRANSLATED[page]) == sections(page)
 
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
