@@ -10,6 +10,7 @@ carries its counters over into that directory (here, at a scrape, and by
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -87,11 +88,8 @@ def carry_over(streams: Streams) -> None:
     """
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         return
-    key = (os.getpid(), id(streams))
-    carrier = _carriers.get(key)
-    if carrier is None:
-        carrier = _carriers.setdefault(key, _Carrier())
-    carrier.carry(streams.counts())
+    by_process = _carriers.setdefault(streams, {})
+    by_process.setdefault(os.getpid(), _Carrier()).carry(streams.counts())
 
 
 class _Carrier:
@@ -115,7 +113,7 @@ class _Carrier:
                 metrics["refusals"].labels(setting).inc(change)
 
 
-_carriers: dict[tuple[int, int], _Carrier] = {}
+_carriers: weakref.WeakKeyDictionary[Streams, dict[int, _Carrier]] = weakref.WeakKeyDictionary()
 _made: dict[str, dict[str, Any]] = {}
 
 

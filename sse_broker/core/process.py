@@ -18,9 +18,11 @@ Lock map
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 from sse_broker.config import BrokerConfig
@@ -34,7 +36,17 @@ from sse_broker.core.flow import Flow, kept_bytes
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.members import member_key, member_of
-from sse_broker.core.ports import Census, Clock, Following, Log, LogLimits, Record, StreamHost
+from sse_broker.core.ports import (
+    Census,
+    Clock,
+    Following,
+    Listener,
+    Log,
+    LogLimits,
+    Lost,
+    Record,
+    StreamHost,
+)
 from sse_broker.core.presence import Presence
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.rechecks import Rechecks
@@ -68,7 +80,7 @@ class Process:
         clock: Clock,
         limits: LogLimits,
         make_host: Callable[[], StreamHost],
-        ticks: Sequence[Callable[[], None]] = (),
+        ticks: Callable[[], Sequence[Callable[[], None]]] = tuple,
         may_read: Callable[[Identity, str], bool] = may_read,
     ) -> None:
         self._owner = owner
@@ -102,6 +114,7 @@ class Process:
         )
         self._chain = None if self.patched else WakeChain()
         self._following: Following | None = None
+        self._remains: list[Callable[[], None]] = []  # ends what would outlive this object
         self._empty = threading.Event()
         self.presence = Presence(
             owner,
@@ -120,6 +133,7 @@ class Process:
             self._each_tick(ticks),
             self._report,
             lambda client: self.delivery.settle((client,)),
+            functools.partial(_end_each, self._remains),
         )
         self.presence.nudge = self.reaper.nudge
 
@@ -139,12 +153,12 @@ class Process:
         self.flow.messages = before.flow.messages
         return self
 
-    def _each_tick(self, ticks: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def _each_tick(self, ticks: Callable[[], Sequence[Callable[[], None]]]) -> Callable[[], None]:
         def tick() -> None:
             if self._chain is not None:
                 self._chain.restart()
             failure: Exception | None = None
-            for act in (self._restart_others, self.rechecks.tick, *ticks):
+            for act in (self._restart_others, self.rechecks.tick, *ticks()):
                 try:
                     act()
                 except Exception as err:  # it is not the others' fault
@@ -213,7 +227,10 @@ class Process:
         with self._changing_life:
             if self._life is not Life.RUNNING:
                 self.delivery.start()
-                self._following = self._source.listen(self.delivery.deliver, self.delivery.lose)
+                self._following = self._source.listen(*_weakly(self.delivery))
+                self._remains[:] = [self._following.stop]
+                if self.delivery.host is not None:
+                    self._remains.append(self.delivery.host.release)
                 # Not a tail that was read before: what is recorded meanwhile comes to nobody.
                 start = self._following.start
                 with self._lock:
@@ -443,3 +460,25 @@ class Process:
         """Whether a user has an open stream here; without a tenant in whatever tenant."""
         with self._lock:
             return len(self._registry.clients_of(user_id, tenant_id)) > 0
+
+
+def _weakly(delivery: Delivery) -> tuple[Listener, Lost]:
+    """Return a delivery's listeners for a log, which do not keep it alive."""
+    reference = weakref.ref(delivery)
+
+    def deliver(record: Record) -> None:
+        found = reference()
+        if found is not None:
+            found.deliver(record)
+
+    def lose(position: int) -> None:
+        found = reference()
+        if found is not None:
+            found.lose(position)
+
+    return deliver, lose
+
+
+def _end_each(remains: list[Callable[[], None]]) -> None:
+    for end in remains:
+        end()

@@ -7,9 +7,11 @@ minute and does not end the thread.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from sse_broker.config import BrokerConfig
@@ -39,6 +41,10 @@ class Reaper:
     *tick* is called after every sweep, *report* with the time then and soon after
     every :meth:`nudge`.  *settle* has a client know what was written to it, before
     it is taken for a quiet one.
+
+    The thread holds no reference to the reaper between its turns: where the broker has
+    been dropped without ``stop()``, it calls *orphaned*, which must not hold one
+    either, and ends.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Reaper:
         tick: Callable[[], None] = lambda: None,
         report: Callable[[float], None] = lambda _: None,
         settle: Callable[[Client], None] = lambda _: None,
+        orphaned: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -60,6 +67,7 @@ class Reaper:
         self._tick = tick
         self._report = report
         self._settle = settle
+        self._orphaned = orphaned
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -86,7 +94,8 @@ class Reaper:
         self._stop.clear()
         self._wake.clear()
         self.last_tick = self._clock.monotonic()
-        self._thread = spawn("reaper", self._run)
+        run = functools.partial(_run, weakref.ref(self), self._stop, self._wake, self._orphaned)
+        self._thread = spawn("reaper", run)
 
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
@@ -100,17 +109,16 @@ class Reaper:
         """Have a report made soon.  Never waits."""
         self._wake.set()
 
-    def _run(self) -> None:
-        due = time.monotonic() + TICK
-        while not self._stop.is_set():
-            nudged = self._wake.wait(max(0.0, due - time.monotonic()))
-            if nudged and not self._stop.wait(GATHER):
-                self._wake.clear()
-                self.guarded_report()
-            if time.monotonic() >= due:
-                due = time.monotonic() + TICK
-                self.guarded_sweep()
-                self.guarded_report()
+    def turn(self, nudged: bool, due: float) -> float:
+        """Do what is due, and report if nudged; return when the next sweep is due."""
+        if nudged:
+            self._wake.clear()
+            self.guarded_report()
+        if time.monotonic() >= due:
+            due = time.monotonic() + TICK
+            self.guarded_sweep()
+            self.guarded_report()
+        return due
 
     def guarded_sweep(self) -> None:
         """Sweep; log what a sweep raises, at most once a minute."""
@@ -190,3 +198,22 @@ class Reaper:
         if client.end_by is None:
             client.end_by = now + patience
         return "timeout" if now > client.end_by else ""
+
+
+def _run(
+    reference: weakref.ref[Reaper],
+    stop: threading.Event,
+    wake: threading.Event,
+    orphaned: Callable[[], None],
+) -> None:
+    due = time.monotonic() + TICK
+    while not stop.is_set():
+        nudged = wake.wait(max(0.0, due - time.monotonic()))
+        if nudged and stop.wait(GATHER):
+            return
+        reaper = reference()
+        if reaper is None:
+            orphaned()
+            return
+        due = reaper.turn(nudged, due)
+        del reaper

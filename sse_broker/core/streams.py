@@ -84,8 +84,8 @@ class Streams:
         self.app_context: Callable[[], AbstractContextManager[object]] = nullcontext
         """What the application's own functions are called in; set by who knows the app."""
         self._processes: dict[int, Process] = {}
-        self._ticks: list[Callable[[], None]] = []
-        self._parts: list[tuple[str, Callable[[], bool]]] = []
+        self._ticks: dict[object, Callable[[], None]] = {}
+        self._parts: dict[tuple[str, Callable[[], bool]], None] = {}
         self._dropped_said = self._failure_said = -60.0
         self.is_hosted = False  # whether an application means to serve streams of this broker
         self.is_served = False  # whether this process, or the one it was forked from, does
@@ -320,9 +320,12 @@ class Streams:
         self._say_if_alone(here)
         return record
 
-    def each_tick(self, act: Callable[[], None]) -> None:
-        """Have the reaper call *act* about once a second, in every process that has streams."""
-        self._ticks.append(act)
+    def each_tick(self, act: Callable[[], None], key: object = None) -> None:
+        """Have the reaper call *act* about once a second, in every process that has streams.
+
+        Of several with one *key*, the last one is called; by default *act* is its own.
+        """
+        self._ticks[act if key is None else key] = act
 
     def look_after(self, part: str, is_well: Callable[[], bool], mend: Callable[[], None]) -> None:
         """Have :meth:`health` say how a part is, and the reaper call *mend* about once a second.
@@ -330,7 +333,7 @@ class Streams:
         Both are about the process that calls them, must not wait, and may be
         called by any thread.
         """
-        self._parts.append((part, is_well))
+        self._parts[part, is_well] = None
         self.each_tick(mend)
 
     def health(self) -> dict[str, bool]:
@@ -415,7 +418,7 @@ class Streams:
             self.clock,
             self._limits,
             self._make_host,
-            self._ticks,
+            lambda: tuple(self._ticks.values()),
             self._may_read,
         )
 

@@ -105,8 +105,8 @@ def create_blueprint(
     def client_js() -> Response:
         return client_script(request)
 
-    streams.each_tick(lambda: carry_over(streams))
-    streams.each_tick(lambda: refused_here().say_due())
+    streams.each_tick(lambda: carry_over(streams), "metrics")
+    streams.each_tick(lambda: refused_here().say_due(), "refusals")
     streams.each_tick(take_out_forgotten)
     streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
+import weakref
 
-from sse_broker import Broker, Client
+import flask
+import pytest
+
+from sse_broker import SSE, Broker, Client, create_blueprint, default_authenticator
+from sse_broker.core import reaper
 from sse_broker.core.process import Life
 from sse_broker.signals import client_disconnected
+from sse_broker.testing import read_events
 
 
 def test_a_start_during_a_stop_comes_after_it(tmp_path) -> None:
@@ -47,3 +55,60 @@ def test_a_receiver_may_stop_the_broker_that_stops() -> None:
         broker.stop(0)
 
     assert broker.streams.here().life is Life.STOPPED
+
+
+def ours() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("sse-broker-")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+def an_app_that_had_a_stream(url: str) -> weakref.ref[Broker]:
+    app = flask.Flask(__name__)
+    SSE(app, broker=Broker(log=url), authenticator=default_authenticator)
+    broker: Broker = app.extensions["sse"]
+    user = "6f1c8a2e-0000-4000-8000-000000000001"
+    with app.test_client() as browser:
+        response = browser.get(f"/sse/stream?user_id={user}", buffered=False)
+        read_events(response.response, 1)
+        response.close()
+        assert browser.get("/sse/metrics").status_code == 200
+    assert ours()
+    return weakref.ref(broker)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_an_app_that_is_dropped_leaves_no_thread_and_no_descriptor(
+    kind, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(reaper, "TICK", 0.01)
+    url = "memory://" if kind == "memory" else f"sqlite:///{tmp_path}/log.db"
+    an_app_that_had_a_stream(url)  # once before, for what a process has only one of
+    until_gone()
+    before = descriptors()
+    for _ in range(3):
+        broker = an_app_that_had_a_stream(url)
+        until_gone()
+        assert broker() is None
+
+    assert descriptors() <= before
+
+
+def until_gone() -> None:
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("sse-broker-"):
+            thread.join(10)
+    assert not ours()
+    gc.collect()
+
+
+def test_blueprints_of_one_broker_share_what_is_done_each_second() -> None:
+    broker = Broker()
+    create_blueprint(broker, name="one")
+    before = len(broker.streams._ticks), len(broker.streams._parts)
+    create_blueprint(broker, name="another")
+
+    assert (len(broker.streams._ticks), len(broker.streams._parts)) == before
