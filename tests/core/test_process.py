@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import weakref
+from pathlib import Path
 
 import flask
 import pytest
@@ -62,7 +62,8 @@ def ours() -> list[str]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    shown = Path("/proc/self/fd")
+    return len(list(shown.iterdir())) if shown.is_dir() else 0
 
 
 def an_app_that_had_a_stream(url: str) -> weakref.ref[Broker]:
