@@ -16,6 +16,7 @@ from sse_broker.config import BrokerConfig
 from sse_broker.core.client import Client
 from sse_broker.core.commands import REMEMBERED, mark_of, of_member
 from sse_broker.core.counts import Stats
+from sse_broker.core.explain import Explanation, explain
 from sse_broker.core.inspection import Inspection
 from sse_broker.core.members import member_key, member_of
 from sse_broker.core.ports import Authorizer, Clock, Log, LogLimits, SystemClock
@@ -249,6 +250,32 @@ class Broker(Sender[str]):
         A thread that has died is said to be unwell, and started again.
         """
         return self.streams.health()
+
+    def explain(self, message_id: str, *, user_id: UserID) -> Explanation:
+        """Return why a user got a message, or did not: a verdict, a sentence, and the facts.
+
+        Over all processes that share the log.  What became of a message on its way is
+        remembered for the newest ``trace_size`` ones.  Waits for the processes'
+        answers, two seconds at most; for operators, not for each request.
+
+        :raises InvalidUserID: *user_id* is nil, empty or no id.
+        :raises LogUnavailable: the log cannot be read now.
+        """
+        return explain(self.log, self.streams.ask, message_id, normal_user_id(user_id))
+
+    def count_listeners(self, topic: str, *, tenant_id: UserID | AllTenants | None = None) -> int:
+        """Return how many streams would get a message to *topic* now, over all processes.
+
+        Patterns count.  *tenant_id* is as for :meth:`send_to_topic`.  Waits for the
+        processes' answers, two seconds at most; who does not answer is not counted.
+
+        :raises InvalidTopic: *topic* is empty or a pattern.
+        :raises LogUnavailable: nobody can say now.
+        """
+        tenant = tenant_id if tenant_id is ALL_TENANTS else normal_tenant_id(tenant_id)
+        about = {"topic": check_name(topic), "tenant_id": "*" if tenant is ALL_TENANTS else tenant}
+        answers, _ = self.streams.ask("listeners", about)
+        return sum(int(answer["clients"]) for answer in answers.values() if answer)
 
     def is_user_online(
         self, user_id: UserID, *, tenant_id: UserID | AllTenants | None = None

@@ -235,6 +235,12 @@ class BrokerConfig:
         "s",
         "What a stream may read is asked again after this long; 0 is only when it begins.",
     )
+    trace_size: int = option(
+        0,
+        between(0, 100_000),
+        "messages",
+        "The newest messages that each process remembers for `explain`; 1,000 in debug mode.",
+    )
     require_tenant: bool = option(
         False, YES_NO, "", "Refuse messages and clients that name no tenant."
     )

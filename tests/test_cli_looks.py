@@ -277,3 +277,19 @@ def test_flask_finds_the_commands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[A-Za-z0-9._-]+\n", done.stdout)
     assert (tmp_path / "instance" / "sse_broker.db").exists()
+
+
+def test_explain_says_why_in_a_line_and_for_programs(url: str) -> None:
+    with Hub(log=url) as broker:
+        Tab(broker, user=7, topics=["orders"]).connect().read_on()
+        broker.streams.here().presence.report(broker.streams.clock.monotonic())
+        sent = broker.send_to_topic("order", "e", "x")
+
+        shown = run("explain", sent, "--user", "7", SSE_LOG_URL=url).output
+        found = json.loads(run("explain", sent, "--user", "7", "--json", SSE_LOG_URL=url).output)
+        count = run("listeners", "orders", SSE_LOG_URL=url).output
+
+    assert shown.startswith("not_subscribed: ")
+    assert "did you mean orders?" in shown
+    assert found["verdict"] == "not_subscribed"
+    assert count == "1\n"

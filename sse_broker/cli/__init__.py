@@ -16,6 +16,7 @@ from sse_broker.cli.access import Access
 from sse_broker.cli.completion import completion
 from sse_broker.cli.doctor import doctor
 from sse_broker.cli.ends import disconnect, revoke
+from sse_broker.cli.explain import explain, listeners
 from sse_broker.cli.looks import online, stats
 from sse_broker.cli.publish import publish
 from sse_broker.cli.serve import serve
@@ -25,7 +26,20 @@ from sse_broker.version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = (serve, publish, tail, stats, online, disconnect, revoke, token, doctor, completion)
+COMMANDS = (
+    serve,
+    publish,
+    tail,
+    stats,
+    online,
+    disconnect,
+    revoke,
+    token,
+    doctor,
+    explain,
+    listeners,
+    completion,
+)
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 

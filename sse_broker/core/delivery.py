@@ -24,9 +24,11 @@ from collections.abc import Callable, Sequence
 
 from sse_broker.core.client import Client
 from sse_broker.core.commands import is_about
+from sse_broker.core.latency import Latency
 from sse_broker.core.ports import Log, PositionLost, Record, StreamHost
 from sse_broker.core.registry import Registry
 from sse_broker.core.sync import NativeLock
+from sse_broker.core.trace import Trace
 from sse_broker.errors import LogUnavailable
 from sse_broker.wire.command import Act, Command
 from sse_broker.wire.message import Message, Target
@@ -83,6 +85,8 @@ class Delivery:
         self.on_command: Callable[[Command], Step | None] = lambda _: None
         """Called with each command in log order, under the lock; returns a step, if one is due."""
         self._has_warned = False  # of messages without a tenant
+        self.trace: Trace | None = None
+        self.latency = Latency()
         self.must_recheck = False  # commands may have been missed; the process clears it
         self._is_due = False  # whether the host has been asked for a turn that has not begun
         self._is_at_it = False  # a log handler that sends comes in between
@@ -159,6 +163,8 @@ class Delivery:
         self._received += size
         if self._registry.has_tenants and record.message.tenant_id is None:
             self._warn_of_no_tenant(record.message)
+        if self.trace is not None and audience:
+            self.trace.matched(record, audience)
         if len(incoming) > MOST_WAITING or self._received - self.collected > self._most_bytes:
             self._skip_to(record.position)
         if not self._is_due:  # else the turn that was asked for finds this one too
@@ -307,6 +313,9 @@ class Delivery:
         assert self.host is not None
         try:
             self.host.write(audience, batch)
+            self.latency.note(batch[-1], len(audience))
+            if self.trace is not None:
+                self.trace.written(batch[0].position, batch[-1].position)
         except Exception:  # some may have it, and some not: the log has it for all
             self.host.trouble(f"a delivery failed; {len(audience)} streams go on from the log")
             self._have_read(audience)

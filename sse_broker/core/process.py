@@ -24,6 +24,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -32,9 +33,11 @@ from sse_broker.core.client import Client
 from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
 from sse_broker.core.delivery import MOST_BYTES, Delivery
+from sse_broker.core.explain import accounts_here, addressed
 from sse_broker.core.flow import Flow, kept_bytes
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
+from sse_broker.core.latency import Latency
 from sse_broker.core.members import member_key, member_of
 from sse_broker.core.ports import (
     Census,
@@ -48,12 +51,15 @@ from sse_broker.core.ports import (
     StreamHost,
 )
 from sse_broker.core.presence import Presence
+from sse_broker.core.questions import Questions
 from sse_broker.core.reaper import Reaper
 from sse_broker.core.rechecks import Rechecks
 from sse_broker.core.registry import Registry
 from sse_broker.core.subscriptions import Subscriptions
 from sse_broker.core.sync import WakeChain, in_hub, native_lock, patched
+from sse_broker.core.trace import Trace
 from sse_broker.errors import BrokerStopped, LogUnavailable
+from sse_broker.wire.command import Act, Command
 from sse_broker.wire.message import Message
 
 __all__ = ["Life", "Process"]
@@ -97,6 +103,8 @@ class Process:
         self.delivery = Delivery(
             self._registry, self._lock, log, make_host, kept * 3 // 4 if kept else MOST_BYTES
         )
+        self.trace = Trace(config.trace_size, clock) if config.trace_size else None
+        self.delivery.trace, self.delivery.latency = self.trace, Latency(clock)
         self.flow = Flow(
             limits,
             config.send_timeout,
@@ -112,6 +120,7 @@ class Process:
         self.rechecks = Rechecks(
             self._clients, self.subscriptions, may_read, clock, config.recheck_interval
         )
+        self.delivery.on_command = self._take_command_locked
         self._chain = None if self.patched else WakeChain()
         self._following: Following | None = None
         self._remains: list[Callable[[], None]] = []  # ends what would outlive this object
@@ -136,6 +145,7 @@ class Process:
             functools.partial(_end_each, self._remains),
         )
         self.presence.nudge = self.reaper.nudge
+        self.questions = Questions(log, self.presence.process, self.answer)
 
     @property
     def size(self) -> int:
@@ -264,6 +274,7 @@ class Process:
         self.reaper.stop()
         self.rechecks.stop()
         self.subscriptions.stop()
+        self.questions.stop()
         self.delivery.release()
         try:
             self.presence.leave()
@@ -323,6 +334,8 @@ class Process:
                 self._empty.set()
             known = not client.identity.is_anonymous
             last = known and not self._registry.of_user(client.tenant_id, client.user_id)
+        if self.trace is not None:
+            self.trace.ended(client, reason)
         if last:
             self.presence.change(member_key(client.tenant_id, client.user_id))
         _log.debug("%r disconnected: %s", client, client.reason)
@@ -444,6 +457,41 @@ class Process:
             return self._source.roster.census()
         except LogUnavailable:
             return Census()
+
+    def _take_command_locked(self, command: Command) -> Callable[[], None] | None:
+        if command.act is Act.ASK:
+            return lambda: self.questions.take(command)
+        return self.subscriptions.take_locked(command)
+
+    def answer(self, what: str, about: dict[str, Any]) -> Any:
+        """Return what this process has to say to a question to all.  Memory only; never waits."""
+        if what == "listeners":
+            return self._listeners(str(about.get("topic", "")), about.get("tenant_id"))
+        if what == "explain":
+            return self._account(about)
+        return None
+
+    def _listeners(self, topic: str, tenant: str | None) -> dict[str, int]:
+        message = addressed(
+            {"target": "topic", "user_id": None, "topics": [topic], "tenant_id": tenant}
+        )
+        with self._lock:
+            clients = self._registry.match(message)
+        return {"clients": len(clients), "users": len({client.user_id for client in clients})}
+
+    def _account(self, about: dict[str, Any]) -> list[dict[str, Any]]:
+        user, message = str(about.get("user_id", "")), about.get("message")
+        with self._lock:
+            clients = self._registry.clients_of(user)
+        return accounts_here(
+            self.presence.process,
+            addressed(message) if isinstance(message, dict) else None,
+            str(about.get("message_id", "")),
+            user,
+            clients,
+            self.trace,
+            (self._clock.monotonic(), self._clock.time()),
+        )
 
     def online_members(self) -> list[str]:
         """Return every user with an open stream here, as :func:`member_key` writes them."""

@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
@@ -34,6 +35,7 @@ from sse_broker.core.ports import (
     StreamHost,
 )
 from sse_broker.core.process import Life, Process
+from sse_broker.core.questions import ask
 from sse_broker.core.reader import Reader
 from sse_broker.core.since import Since, begin_at
 from sse_broker.core.state import ALL, state_at, unmarked
@@ -161,6 +163,8 @@ class Streams:
             raise
         if lost:
             here.reset()
+        if here.trace is not None:
+            here.trace.began(client, start, lost)
         return Reader(
             client,
             self.log,
@@ -320,6 +324,18 @@ class Streams:
         self._say_if_alone(here)
         return record
 
+    def ask(self, what: str, about: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """Return every process's answer to a question, and how many did not answer in time.
+
+        Waits for the answers, two seconds at most.
+
+        :raises LogUnavailable: nobody could be asked.
+        """
+        if not self.log.shared:
+            here = self.here()
+            return {here.presence.process: here.answer(what, about)}, 0
+        return ask(self.log, what, about)
+
     def each_tick(self, act: Callable[[], None], key: object = None) -> None:
         """Have the reaper call *act* about once a second, in every process that has streams.
 
@@ -448,6 +464,9 @@ class Streams:
         return library_frame("heartbeat", at, {"time": int(self.clock.time())})
 
     def _on_dropped(self, client: Client, count: int) -> None:
+        trace = self.here().trace
+        if trace is not None:
+            trace.dropped(client, count)
         now = self.clock.monotonic()
         if now - self._dropped_said >= 60:
             self._dropped_said = now

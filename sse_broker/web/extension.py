@@ -26,6 +26,8 @@ from sse_broker.wire.message import Message
 
 __all__ = ["SSE", "current_broker"]
 
+DEBUG_TRACE = 1_000  # messages that are remembered, to be explained
+
 
 class SSE(Sender[str]):
     """Server push for one Flask app, or for each of several from a factory.
@@ -74,6 +76,8 @@ class SSE(Sender[str]):
         config = app.config
         speak()
         say_strangers(config)
+        if app.debug:
+            config.setdefault("SSE_TRACE_SIZE", DEBUG_TRACE)
         broker = self._given or Broker(
             BrokerConfig.from_mapping(config),
             log=config.get("SSE_LOG_URL") or default_log(app),

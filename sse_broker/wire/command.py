@@ -28,6 +28,8 @@ class Act(str, enum.Enum):
     SUBSCRIBE = "subscribe"  # change the topics of one client, as the detail says
     SUBSCRIBED = "subscribed"  # the answer to that, for who asked
     RECHECK = "recheck"  # ask again what the clients of a user may read
+    ASK = "ask"  # a question to all processes: what it is about is in the reason and the detail
+    ANSWER = "answer"  # the answer of one process to that
     NOTHING = "nothing"  # stands in the place of an entry that cannot be read
 
     __str__ = str.__str__
