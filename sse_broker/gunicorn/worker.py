@@ -145,8 +145,9 @@ class StreamWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._read_heads()
         if not self.alive and self._stops_at is None:
             self._stops_at = time.monotonic() + STOP_AFTER
+        assert self.pump is not None
         for conn in self.heads.late(self._stops_at):
-            util.close(conn.sock)
+            self.pump.linger(conn.sock)
             self.nr_conns -= 1
 
     def _wait_for_head(self, conn: Any) -> None:

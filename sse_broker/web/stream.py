@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import logging
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ POLLED_WAIT = 5.0  # where the server can only be asked whether the client left
 
 _log = logging.getLogger("sse_broker.stream")
 _warned_of_workers = False
+_said_what_is_in_between = False
 
 
 class Stream(Iterator[bytes]):
@@ -102,8 +104,8 @@ class Stream(Iterator[bytes]):
                 return chunk
             if chunk is None or (has_left is not None and has_left()):
                 break
+        self._end()  # first: whoever watches would take what follows for the client's end
         self._server.hang_up()
-        self._end()
         raise StopIteration
 
     def _first(self) -> bytes:
@@ -144,6 +146,8 @@ class Stream(Iterator[bytes]):
 
         :raises TooManyConnections: the rest is kept for other requests.
         """
+        if self._server.hands_off:
+            _say_what_is_in_between(sys._getframe(3))
         here = seats()
         if not here.take(threads_for_streams(self._server, self._streams.config.reserve_threads)):
             raise self._streams.too_many("reserve_threads")
@@ -188,8 +192,8 @@ class Stream(Iterator[bytes]):
 
         The server, or what is in between, calls it: any thread, idempotent.
         """
-        self._server.hang_up()
         self._end()
+        self._server.hang_up()
         todo, self.at_close = self.at_close, []
         for act in todo:
             act()
@@ -259,6 +263,21 @@ def take_out_forgotten() -> None:
         except IndexError:  # another thread has it
             return
         held.release()
+
+
+def _say_what_is_in_between(caller: types.FrameType) -> None:
+    """Say once who keeps streams from leaving their threads."""
+    global _said_what_is_in_between
+    if not _said_what_is_in_between:
+        _said_what_is_in_between = True
+        module, function = caller.f_globals.get("__name__"), caller.f_code.co_name
+        _log.warning(
+            "streams keep their threads: what iterates them (%s.%s, or an iterator that it"
+            " iterates) is not the server itself, and has to see every byte; a middleware that"
+            " leaves the bodies of streams alone would let them leave",
+            module,
+            function,
+        )
 
 
 def _warn_of_workers(due: bool) -> None:

@@ -16,6 +16,13 @@ from flask import Flask, jsonify, request
 from sse_broker import SSE, default_authenticator
 
 
+def leave(sse: SSE) -> Any:
+    """Have every stream end."""
+    for user in sse.broker.get_online_users():
+        sse.broker.disconnect_user(user)
+    return jsonify(ok=True)
+
+
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.update({k: v for k, v in os.environ.items() if k.startswith("SSE_")})
@@ -72,6 +79,8 @@ def create_app() -> Flask:
         process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
         process.start()
         return jsonify(pid=process.pid)
+
+    app.add_url_rule("/leave", view_func=lambda: leave(sse), methods=["POST"])
 
     @app.post("/raise")
     def start_raising() -> Any:
