@@ -20,6 +20,7 @@ from typing import Any
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
+from sse_broker.core.asking import Asking
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
@@ -81,6 +82,7 @@ class Streams:
         self.clock = clock
         self._limits = limits
         self._owner = owner
+        self._asking = Asking()
         self._make_host = make_host
         self._authorizer = may_read if authorizer is None else self._both(authorizer)
         self.app_context: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -105,6 +107,7 @@ class Streams:
     def stop(self, timeout: float | None = None) -> None:
         """See :meth:`Broker.stop <sse_broker.Broker.stop>`."""
         self.here().stop(self.config.drain_timeout if timeout is None else timeout)
+        self._asking.stop()
 
     def open(
         self,
@@ -172,7 +175,7 @@ class Streams:
             heartbeat=self._heartbeat,
             heartbeat_interval=self.config.heartbeat_interval,
             retry=here.admission.retry,
-            authorizer=self._authorizer,
+            authorizer=self._ask if self._asks_application else self._authorizer,
             on_dropped=self._on_dropped,
             on_reset=here.reset,
             on_failure=self._authorizer_failed,
@@ -189,7 +192,7 @@ class Streams:
         def may_read_topic(topic: str) -> bool:
             if topic not in known:
                 try:
-                    known[topic] = bool(self._authorizer(client.identity, topic))
+                    known[topic] = self._ask(client.identity, topic)
                 except Exception:  # the application's; the reader says so when it comes to it
                     known[topic] = False
             return known[topic]
@@ -265,9 +268,25 @@ class Streams:
             identity, client_id, wanted, gone, is_alone=not self.log.shared
         )
 
+    @property
+    def _asks_application(self) -> bool:
+        return self._authorizer is not may_read
+
+    def _ask(self, identity: Identity, topic: str) -> bool:
+        """Ask for a stream that is open, outside of any request, with a deadline."""
+        if not self._asks_application:
+            return may_read(identity, topic)
+        return self._asking.ask(lambda: self._authorizer(identity, topic))
+
+    def _may_still_read(self, identity: Identity, topic: str) -> bool:
+        return self._judge(self._ask, identity, topic)
+
     def _may_read(self, identity: Identity, topic: str) -> bool:
+        return self._judge(self._authorizer, identity, topic)
+
+    def _judge(self, ask: Authorizer, identity: Identity, topic: str) -> bool:
         try:
-            return bool(self._authorizer(identity, topic))
+            return bool(ask(identity, topic))
         except Exception as err:  # the application's: it may be well in a moment
             self._authorizer_failed()
             raise AuthorizerFailed(field="topics", retry_after=1.0) from err
@@ -279,8 +298,9 @@ class Streams:
         if now - self._failure_said >= 60:
             self._failure_said = now
             _log.exception(
-                "an authorizer raised; the topic that it was asked about is closed for this"
-                " client and message, or the stream is told to come back; %d in all so far",
+                "an authorizer raised, or did not answer; the topic that it was asked about"
+                " is closed for this client and message, or the stream is told to come back;"
+                " %d in all so far",
                 here.counts().authorizer_failures,
             )
 
@@ -435,7 +455,7 @@ class Streams:
             self._limits,
             self._make_host,
             lambda: tuple(self._ticks.values()),
-            self._may_read,
+            self._may_still_read,
         )
 
     def _is_in_child(self) -> bool:
