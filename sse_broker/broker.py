@@ -202,10 +202,9 @@ class Broker(Sender[str]):
         self._command(command, REVOKED_FOR if expires_at is None else expires_at - now)
 
     def _command(self, command: Command, remembered: float) -> None:
-        # First remembered, then said: a stream that registers meanwhile, and a process
-        # that misses the record, meet one of the two.
-        self.log.roster.revoke(mark_of(command), self._clock.time() + remembered)
-        self.log.append(command)
+        # Both in one step: a stream that registers meanwhile, and a process that misses
+        # the record, meet one of the two.
+        self.log.revoke(mark_of(command), self._clock.time() + remembered, command)
 
     def _tenant(self, tenant_id: UserID | AllTenants | None) -> str | None:
         """Return the tenant that a call is about; ``None`` is whatever tenant."""

@@ -8,7 +8,8 @@
     ├── InvalidTopic           empty, too long, or a pattern where a name is due
     ├── InvalidSince           no number of seconds or messages to begin with
     ├── InvalidMessage         a field that cannot be sent
-    │   └── MessageTooLarge    more bytes than ``max_message_bytes``
+    │   ├── MessageTooLarge    more bytes than ``max_message_bytes``
+    │   └── IdConflict         its own id stands for another message to the same addressee
     ├── AuthenticationFailed   who asks is not known
     ├── TopicForbidden         who asks may not read that topic
     ├── AuthorizerFailed       nobody can say now whether it may; come back later
@@ -34,6 +35,7 @@ __all__ = [
     "AuthorizerFailed",
     "BrokerError",
     "BrokerStopped",
+    "IdConflict",
     "InvalidConfig",
     "InvalidMessage",
     "InvalidSince",
@@ -105,6 +107,15 @@ class MessageTooLarge(InvalidMessage):
     """A message is longer than ``max_message_bytes``."""
 
     text = "message too large"
+
+
+class IdConflict(InvalidMessage):
+    """An own id stands for another message to the same addressee already; nothing was sent.
+
+    Sending the same message again under its id is no error and delivers once.
+    """
+
+    text = "id conflict"
 
 
 class AuthenticationFailed(BrokerError):

@@ -26,6 +26,8 @@ __all__ = [
     "Roster",
     "RosterSync",
     "StreamHost",
+    "Wants",
+    "everything",
 ]
 
 
@@ -55,12 +57,15 @@ class PositionLost(Exception):
 
     ``reason`` is one of ``trimmed`` (older than what is kept), ``epoch`` (from
     another life of the log), ``ahead`` (beyond the tail), ``unknown`` (never
-    seen, or forgotten) and ``malformed``.
+    seen, or forgotten), ``unreadable`` (an entry that nobody can read) and
+    ``malformed``.  ``goes_on`` is the position after which there is more to read;
+    ``None`` is the tail.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, goes_on: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.goes_on = goes_on
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,15 @@ class Roster(Protocol):
         """Whether a token is revoked."""
 
 
+Wants = Callable[[Message | Command], bool]
+"""Whether a reader may have a message.  Memory only."""
+
+
+def everything(message: Message | Command) -> bool:
+    """Whether a message is no command: what who may read all may read."""
+    return isinstance(message, Message)
+
+
 Listener = Callable[[Record], None]
 Lost = Callable[[int], None]
 """Told that records were missed, and the position from which on the next ones follow."""
@@ -214,12 +228,23 @@ class Log(Protocol):
     def append(self, message: Message | Command) -> Record:
         """Record *message* and return its record; listeners have it soon, in log order.
 
-        A message whose own id is still in the log is not recorded again: the
+        An own id belongs to the tenant and the addressee of its message.  A
+        message whose own id is still kept for these is not recorded again: the
         first record of that id is returned.  May wait for I/O, for a bounded
         time, and never for a reader.
 
+        :raises IdConflict: that first record is of another message.
         :raises LogUnavailable: it was not recorded, or nobody knows whether it was.
         :raises QueueFull: there is no room for it.
+        """
+
+    def revoke(self, token_id: str, until: float, command: Command) -> None:
+        """Have a token remembered as revoked, and *command* recorded that says so.
+
+        Who asks the roster after a look at the log meets one of the two.  Waits
+        as :meth:`append`: the bound is for both.
+
+        :raises LogUnavailable: the token may still be accepted.
         """
 
     def read(self, after: int, limit: int) -> Sequence[Record]:
@@ -232,8 +257,15 @@ class Log(Protocol):
         :raises LogUnavailable: the log cannot be read now.
         """
 
-    def locate(self, id: str) -> int:
+    def locate(
+        self, id: str, wants: Wants = everything, scopes: Callable[[], Sequence[str]] = tuple
+    ) -> int:
         """Return the position that a wire id, ours or a caller's own, stands for.
+
+        An own id is found where its message is one that the reader *wants*;
+        whether others have it is not told.  *scopes* are those of the reader
+        (:func:`sse_broker.wire.scope.scopes_of_reader`), for an own id that so
+        many have that not all are looked at.
 
         :raises PositionLost: continuity from there cannot be proved.
         :raises LogUnavailable: the log cannot be read now.

@@ -228,7 +228,7 @@ class Reader:
             try:
                 records = self._log.read(self.cursor, self._limit)
             except PositionLost as lost:
-                self._reset(lost.reason)
+                self._reset(lost)
                 return
             if records:
                 self._write(self._wanted(records))
@@ -257,12 +257,12 @@ class Reader:
         self.cursor = self.client.read_to = records[used - 1].position
         return wanted
 
-    def _reset(self, reason: str) -> None:
-        tail = self._log.tail()
-        state = self._allowed_of(state_at(self._log, self.client, tail))
-        self.cursor, at = tail, self._log.cursor(tail)
+    def _reset(self, lost: PositionLost) -> None:
+        place = self._log.tail() if lost.goes_on is None else lost.goes_on
+        state = self._allowed_of(state_at(self._log, self.client, place))
+        self.cursor, at = place, self._log.cursor(place)
         mark = marked(at, len(state)) if state else at
-        self._chunks.append(library_frame("reset", mark, {"reason": reason}))
+        self._chunks.append(library_frame("reset", mark, {"reason": lost.reason}))
         self._say_state(state, at)
         self._on_reset()
 

@@ -12,7 +12,18 @@ from collections.abc import Mapping
 from sse_broker.core.ports import Census, Clock, RosterSync
 from sse_broker.core.sync import native_lock
 
-__all__ = ["MemoryRoster"]
+__all__ = ["SILENCE", "MemoryRoster", "unheard"]
+
+SILENCE = 6.0  # seconds; a process that can report does so each 5
+
+
+def unheard(now: float, heard: float) -> float:
+    """Return the seconds by which all lives are moved: time in which no process was heard.
+
+    Nobody can be said to have died in it: the log was away, the machine slept, or
+    its clock jumped, perhaps back.  *heard* is when any process last reported.
+    """
+    return now - heard if heard and not 0 <= now - heard <= SILENCE else 0.0
 
 
 class MemoryRoster:
@@ -25,6 +36,7 @@ class MemoryRoster:
         self._users: dict[str, dict[str, bool]] = {}  # user: {process: online}
         self._online = 0  # users who are online in any of the processes
         self._revoked: dict[str, float] = {}
+        self._heard = 0.0  # when any process last reported
 
     def sync(
         self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
@@ -33,6 +45,10 @@ class MemoryRoster:
         now = self._clock.time()
         came, left = [], []
         with self._lock:
+            silence, self._heard = unheard(now, self._heard), now
+            if silence:
+                for name, (until, count) in self._processes.items():
+                    self._processes[name] = (until + silence, count)
             known = process in self._processes
             self._processes[process] = (now + ttl, clients)
             for dead in [name for name, (until, _) in self._processes.items() if until < now]:

@@ -31,13 +31,13 @@ from sse_broker.core.ports import (
     Clock,
     Log,
     LogLimits,
-    PositionLost,
     Record,
     StreamHost,
 )
 from sse_broker.core.process import Life, Process
 from sse_broker.core.questions import ask
 from sse_broker.core.reader import Reader
+from sse_broker.core.resume import locate
 from sse_broker.core.since import Since, begin_at
 from sse_broker.core.state import ALL, state_at, unmarked
 from sse_broker.core.sync import patched
@@ -45,14 +45,13 @@ from sse_broker.core.topic_limits import check_subscription
 from sse_broker.errors import (
     AuthenticationFailed,
     AuthorizerFailed,
-    InvalidMessage,
     LogUnavailable,
     StreamingUnsupported,
     TooManyConnections,
     TopicForbidden,
     TopicsNotEnabled,
 )
-from sse_broker.wire.message import Message, check_id, comment_frame, library_frame
+from sse_broker.wire.message import Message, comment_frame, library_frame
 from sse_broker.wire.topics import check_pattern
 
 __all__ = ["Streams"]
@@ -133,8 +132,9 @@ class Streams:
         """
         here = self._here_for_streams()
         here.ensure_running()
+        topics = tuple(topics)
         base, missing = unmarked(last_event_id)
-        start, lost = self._locate(base)
+        start, lost = locate(self.log, base, identity, topics, self._may_read)
         client = Client(
             identity,
             topics=topics,
@@ -464,16 +464,6 @@ class Streams:
         if multiprocessing is not None and multiprocessing.parent_process() is not None:
             return True
         return any(process.has_streams for process in self._processes.values())
-
-    def _locate(self, last_event_id: str) -> tuple[int | None, str]:
-        if not last_event_id:
-            return None, ""
-        try:
-            return self.log.locate(check_id(last_event_id)), ""
-        except PositionLost as lost:
-            return None, lost.reason
-        except InvalidMessage:
-            return None, "malformed"
 
     def _heartbeat(self, position: int, moved: bool) -> bytes:
         # A comment cannot carry the cursor, so where the log has moved past a quiet

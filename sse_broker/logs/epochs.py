@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sse_broker.core.ports import PositionLost
 from sse_broker.core.sync import native_lock
+from sse_broker.logs.cipher import Cipher
 
 __all__ = ["Epochs"]
 
@@ -22,21 +23,36 @@ class Epochs:
         self._bits = bits
         self._most = (1 << bits) - 1
         self._names: list[str] = []
+        self._ciphers: list[Cipher] = []
 
     @property
     def current(self) -> str:
         """The name of the epoch; empty before the first."""
         return self._names[-1] if self._names else ""
 
-    def enter(self, name: str) -> None:
-        """Say which epoch the log is in."""
+    @property
+    def count(self) -> int:
+        """How many there were so far."""
+        return len(self._names)
+
+    def enter(self, name: str, key: bytes, asked_in: int | None = None) -> None:
+        """Say which epoch the log is in, and with which key it seals its positions.
+
+        *asked_in* is what :attr:`count` was when the log was asked: an answer that
+        another thread has overtaken does not lead back into an epoch that is over.
+        """
         with self._lock:
-            if name != self.current:
+            overtaken = asked_in is not None and asked_in < len(self._names)
+            if name != self.current and not (overtaken and name in self._names):
+                self._ciphers.append(Cipher(key))  # first: who sees the name finds the cipher
                 self._names.append(name)
 
-    def position(self, number: int) -> int:
-        """Return the position of a number of the current epoch."""
-        return (len(self._names) - 1) << self._bits | number
+    def position(self, number: int, name: str = "") -> int:
+        """Return the position of a number of the epoch of that name; else of the current one."""
+        index = len(self._names) - 1
+        if name and name != self._names[index]:
+            index = max(i for i, one in enumerate(self._names) if one == name)
+        return index << self._bits | number
 
     def number(self, position: int) -> int:
         """Return the log's number of a position.
@@ -49,16 +65,21 @@ class Epochs:
 
     def id(self, position: int) -> str:
         """Return the wire id of a position, of whatever epoch."""
-        return f"{self._names[position >> self._bits]}-{position & self._most}"
+        epoch = position >> self._bits
+        return f"{self._names[epoch]}-{self._ciphers[epoch].seal(position & self._most)}"
 
     def parse(self, id: str) -> int:
         """Return the number that one of our wire ids stands for in the current epoch.
 
         :raises PositionLost: it is not ours (``unknown``), or of another epoch.
         """
-        epoch, dash, digits = id.rpartition("-")
-        if not dash or not digits.isascii() or not digits.isdigit() or len(digits) > 40:
+        epoch, dash, token = id.partition("-")
+        current = self.current
+        if not dash or len(epoch) != len(current):
             raise PositionLost("unknown")
-        if epoch != self.current:
+        if epoch != current:
             raise PositionLost("epoch")
-        return min(int(digits), self._most)
+        number = self._ciphers[-1].open(token)
+        if number is None or number > self._most:
+            raise PositionLost("unknown")
+        return number

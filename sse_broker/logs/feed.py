@@ -35,8 +35,8 @@ class Source(Protocol):
         :raises LogUnavailable: the log cannot be read now.
         """
 
-    def tail(self) -> int:
-        """Return the position of the newest record."""
+    def begin(self, after: int | None) -> int:
+        """Begin anew after a loss: at a position, or at the newest record; return which."""
 
     def interrupt(self) -> None:
         """End a wait in :meth:`follow`, now or at the next one."""
@@ -57,6 +57,7 @@ class Feed:
         self._pause = 0.0
         self._said = -LOG_EVERY
         self._reads = True
+        self.losses: dict[str, int] = {}  # how often records could not be had, by reason
         self._interrupted = False  # a listener may not have handed on all of its record
         self._thread = spawn("feed", self._run)
 
@@ -107,7 +108,8 @@ class Feed:
         try:
             records = self._source.follow(self._after)
         except PositionLost as lost:
-            self._after = self._source.tail()
+            self._after = self._source.begin(lost.goes_on)
+            self.losses[lost.reason] = self.losses.get(lost.reason, 0) + 1
             _log.warning("records were lost (%s)", lost.reason)
             self._lost(self._after)
             return

@@ -8,16 +8,18 @@ Lock map
     _lock     guards one life's records and indexes; native; held for O(1) work,
               or O(n) for the n records that a read returns
     _turn     held while listeners are called, so that they see the log's order;
-              taken before _lock, never inside it
+              taken before _lock, never inside it; under gevent nobody blocks for
+              it, because a listener that logs may switch greenlets
 """
 
 from __future__ import annotations
 
 import bisect
 import collections
+import math
 import secrets
 from _thread import get_ident
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sse_broker.core.forks import process_id
 from sse_broker.core.ports import (
@@ -29,13 +31,19 @@ from sse_broker.core.ports import (
     PositionLost,
     Record,
     SystemClock,
+    Wants,
+    everything,
 )
 from sse_broker.core.roster import MemoryRoster
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig
+from sse_broker.logs.cipher import LocalCipher, new_key
+from sse_broker.logs.entries import readable, same
 from sse_broker.logs.retained import Evictions, Shelf, tenant_key
+from sse_broker.logs.waits import Deadline, take
 from sse_broker.wire.command import Command
 from sse_broker.wire.message import AllTenants, Message, Target
+from sse_broker.wire.scope import scope_of
 
 __all__ = ["MemoryLog", "from_url"]
 
@@ -62,15 +70,23 @@ class MemoryLog:
         life.hand_out()
         return record
 
+    def revoke(self, token_id: str, until: float, command: Command) -> None:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        self.roster.revoke(token_id, until)
+        self.append(command)
+
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().read(after, limit)
 
-    def locate(self, id: str) -> int:
+    def locate(
+        self, id: str, wants: Wants = everything, scopes: Callable[[], Sequence[str]] = tuple
+    ) -> int:
         """See :class:`~sse_broker.core.ports.Log`."""
+        del scopes  # all are looked at
         life = self._here()
         life.trim(self._limits, self._clock.monotonic())
-        return life.locate(id)
+        return life.locate(id, wants)
 
     def since(self, seconds: float | None) -> tuple[int, bool]:
         """See :class:`~sse_broker.core.ports.Log`."""
@@ -84,7 +100,7 @@ class MemoryLog:
 
     def cursor(self, position: int) -> str:
         """See :class:`~sse_broker.core.ports.Log`."""
-        return f"{self._here().epoch}-{position}"
+        return self._here().id(position)
 
     def tail(self) -> int:
         """See :class:`~sse_broker.core.ports.Log`."""
@@ -145,6 +161,8 @@ class _Life:
     def __init__(self, roster: MemoryRoster) -> None:
         self.roster = roster
         self.epoch = secrets.token_hex(6)
+        self._cipher = LocalCipher(new_key())
+        self._seal = self._cipher.seal
         self.tail = 0
         self.listeners: tuple[Listener, ...] = ()
         self._lock = native_lock()
@@ -156,21 +174,28 @@ class _Life:
         self._gone = 0
         self._gone_at: float | None = None  # when the newest that is gone was born
         self._bytes = 0
-        self._own_ids: dict[str, Record] = {}
+        self._own_ids: dict[str, dict[str, Record]] = {}  # own id: {scope: record}
         self._waiting: collections.deque[Record] = collections.deque()
         self._shelf = Shelf()
         self.evictions = Evictions()
 
+    def id(self, position: int) -> str:
+        """Return the wire id of a position."""
+        return f"{self.epoch}-{self._seal(position)}"
+
     def append(self, message: Message | Command, limits: LogLimits, now: float) -> Record:
+        own_id = message.id
+        scope = scope_of(message) if own_id and isinstance(message, Message) else ""
         with self._lock:
-            if message.id:
-                known = self._own_ids.get(message.id)
+            if own_id:
+                self._trim_locked(limits, now)  # an id is forgotten by age too
+                known = self._own_ids.setdefault(own_id, {}).get(scope)
                 if known is not None:
-                    return known
+                    return same(known, message)
             position = self.tail + 1
-            record = Record(position, message.id or f"{self.epoch}-{position}", message)
-            if message.id:
-                self._own_ids[message.id] = record
+            record = Record(position, own_id or f"{self.epoch}-{self._seal(position)}", message)
+            if own_id:
+                self._own_ids[own_id][scope] = record
             self._records.append((record, now))
             self._bytes += len(record.frame)
             self._waiting.append(record)
@@ -192,10 +217,14 @@ class _Life:
             return self._shelf.clear(tenant, target, addressee, event)
 
     def listen(self, listener: Listener) -> _Following:
-        with self._turn, self._lock:
-            self.listeners = (*self.listeners, listener)
-            waiting = self._waiting[0].position - 1 if self._waiting else self.tail
-            return _Following(self, listener, waiting)
+        take(self._turn, Deadline(math.inf))
+        try:
+            with self._lock:
+                self.listeners = (*self.listeners, listener)
+                waiting = self._waiting[0].position - 1 if self._waiting else self.tail
+                return _Following(self, listener, waiting)
+        finally:
+            self._turn.release()
 
     def hand_out(self) -> None:
         """Call the listeners with what waits, in order; the caller's own record is then out.
@@ -205,15 +234,17 @@ class _Life:
         me = get_ident()
         if self._turn_of == me:
             return
-        with self._turn:
-            self._turn_of = me
-            try:
-                while self._waiting:
-                    record = self._waiting.popleft()
-                    for listener in self.listeners:
-                        listener(record)
-            finally:
-                self._turn_of = 0
+        if not self._turn.acquire(False):
+            take(self._turn, Deadline(math.inf))
+        self._turn_of = me
+        try:
+            while self._waiting:
+                record = self._waiting.popleft()
+                for listener in self.listeners:
+                    listener(record)
+        finally:
+            self._turn_of = 0
+            self._turn.release()
 
     def read(self, after: int, limit: int) -> list[Record]:
         with self._lock:
@@ -223,22 +254,26 @@ class _Life:
             skip = self._gone + after - before
             return [kept[0] for kept in self._records[skip : skip + limit] if kept]
 
-    def locate(self, id: str) -> int:
+    def locate(self, id: str, wants: Wants) -> int:
         with self._lock:
-            known = self._own_ids.get(id)
-            if known is not None:
-                return known.position
-            epoch, dash, digits = id.rpartition("-")
-            if not dash or not digits.isascii() or not digits.isdigit() or len(digits) > 19:
-                raise PositionLost("unknown" if id else "malformed")
-            if epoch != self.epoch:
-                raise PositionLost("epoch")
-            position = int(digits)
+            owners = list(self._own_ids.get(id, {}).values())
+        position = readable(owners, wants)
+        if position is not None:
+            return position
+        epoch, dash, token = id.partition("-")
+        if not dash or len(epoch) != len(self.epoch):
+            raise PositionLost("unknown" if id else "malformed")
+        if epoch != self.epoch:
+            raise PositionLost("epoch")
+        position = self._cipher.open(token)
+        if position is None:
+            raise PositionLost("unknown")
+        with self._lock:
             if position > self.tail:
                 raise PositionLost("ahead")
             if position < self._before_first_locked():
                 raise PositionLost("trimmed")
-            return position
+        return position
 
     def since(self, born: float | None) -> tuple[int, bool]:
         """Return the position before the first record that was born then or later."""
@@ -279,10 +314,17 @@ class _Life:
             self._bytes -= len(record.frame)
             self._gone_at = born
             if record.message.id:
-                self._own_ids.pop(record.message.id, None)
+                self._forget_locked(record)
         if self._gone > 256 and self._gone * 2 > len(records):
             del records[: self._gone]
             self._gone = 0
+
+    def _forget_locked(self, record: Record) -> None:
+        owners, message = self._own_ids[record.id], record.message
+        assert isinstance(message, Message)
+        del owners[scope_of(message)]
+        if not owners:
+            del self._own_ids[record.id]
 
 
 def from_url(url: str) -> MemoryLog:

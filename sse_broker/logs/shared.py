@@ -16,6 +16,8 @@ from sse_broker.core.ports import (
     Record,
     Roster,
     SystemClock,
+    Wants,
+    everything,
 )
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.pages import Pages
@@ -42,7 +44,10 @@ class Life(Protocol):
     def append(self, message: Message | Command) -> Record:
         """See :class:`~sse_broker.core.ports.Log`."""
 
-    def locate(self, id: str) -> int:
+    def revoke(self, token_id: str, until: float, command: Command) -> None:
+        """See :class:`~sse_broker.core.ports.Log`."""
+
+    def locate(self, id: str, wants: Wants, scopes: Callable[[], Sequence[str]]) -> int:
         """See :class:`~sse_broker.core.ports.Log`."""
 
     def tail(self) -> int:
@@ -93,13 +98,19 @@ class SharedLog:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().append(message)
 
+    def revoke(self, token_id: str, until: float, command: Command) -> None:
+        """See :class:`~sse_broker.core.ports.Log`."""
+        self._here().revoke(token_id, until, command)
+
     def read(self, after: int, limit: int) -> Sequence[Record]:
         """See :class:`~sse_broker.core.ports.Log`."""
         return self._here().pages.read(after, limit)
 
-    def locate(self, id: str) -> int:
+    def locate(
+        self, id: str, wants: Wants = everything, scopes: Callable[[], Sequence[str]] = tuple
+    ) -> int:
         """See :class:`~sse_broker.core.ports.Log`."""
-        return self._here().locate(id)
+        return self._here().locate(id, wants, scopes)
 
     def cursor(self, position: int) -> str:
         """See :class:`~sse_broker.core.ports.Log`."""

@@ -37,6 +37,7 @@ STATUS: Mapping[type[errors.BrokerError], int] = {
     errors.InvalidTopic: 400,
     errors.InvalidSince: 400,
     errors.MessageTooLarge: 413,
+    errors.IdConflict: 409,
     errors.InvalidMessage: 400,
     errors.AuthenticationFailed: 401,
     errors.TopicForbidden: 403,

@@ -11,8 +11,8 @@ import json
 from typing import Any
 
 from sse_broker.errors import BrokerError, InvalidMessage
-from sse_broker.wire.command import Command
-from sse_broker.wire.message import ALL_TENANTS, Message
+from sse_broker.wire.command import Act, Command
+from sse_broker.wire.message import ALL_TENANTS, Message, check_id
 
 __all__ = ["MAX_BYTES", "pack", "unpack"]
 
@@ -51,11 +51,15 @@ def _fields(entry: Message | Command) -> dict[str, Any]:
     return fields
 
 
-def unpack(raw: bytes) -> Message | Command:
+def unpack(raw: object) -> Message | Command:
     """Return what :func:`pack` was given.
+
+    A command that only a later release knows does nothing: no stream misses a message by it.
 
     :raises InvalidMessage: *raw* is nothing that this version stores.
     """
+    if not isinstance(raw, bytes | str):
+        raise InvalidMessage(f"an entry that is {type(raw).__name__} and not bytes")
     if len(raw) > MAX_BYTES:
         raise InvalidMessage(f"an entry of {len(raw)} bytes")
     try:
@@ -63,12 +67,17 @@ def unpack(raw: bytes) -> Message | Command:
         if not isinstance(fields, dict):
             raise TypeError("it is no object")
         if "act" in fields:
+            if fields["act"] not in set(Act):
+                return Command(Act.NOTHING, "unknown")
             return Command(**fields)
         fields["created_at"] = dt.datetime.fromtimestamp(fields["created_at"], dt.timezone.utc)
         if fields.pop("all_tenants", False):
             fields["tenant_id"] = ALL_TENANTS
         # A field that a later release added is left out, not refused: the rest still stands.
-        return Message(**{name: fields[name] for name in _KNOWN if name in fields})
+        own_id = check_id(fields.pop("id")) if "id" in fields else ""
+        message = Message(**{name: fields[name] for name in _KNOWN if name in fields})
+        # Not as an argument: the first release took ids that a caller may not choose any more.
+        return message.with_id(own_id) if own_id else message
     except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError) as err:
         raise InvalidMessage(f"an entry that cannot be read: {err}") from err
     except BrokerError as err:

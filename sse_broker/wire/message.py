@@ -42,7 +42,10 @@ MAX_RETAIN_FOR = 1e9  # seconds, 31 years; a bound for what logs can write
 # str.splitlines() is wrong here: it also splits at U+2028, U+0085 and others.
 _LINE_END = re.compile(r"\r\n|\r|\n")  # HTML standard, 9.2.5
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"[\x21-\x7e]{1,256}")
+# What a log itself gives, in today's form and in that of the first release.  As an own
+# id it would send a client that resumes to somebody else's place.
+_LOG_ID = re.compile(r"[0-9a-f]{12}-(?:\d+|[A-Za-z0-9_-]{24}|[0-9a-f]{32})(?:\.r\d+)?")
 
 
 class EventType(str, enum.Enum):
@@ -98,9 +101,11 @@ class Message:
     writes them); afterwards it is the string that was sent.  CR and CRLF in it
     arrive as LF, everything else unchanged.
 
-    ``id`` is the caller's own id (1 to 128 of ``A-Za-z0-9._-``), or empty: the
-    log gives one.  ``retry`` is in milliseconds; ``None``, the default, leaves
-    the reconnection time as the stream said it (setting ``retry``, 3000).
+    ``id`` is the caller's own id (1 to 256 printable ASCII characters without
+    spaces, not in the form of the log's own), or empty: the log gives one.  It
+    belongs to the tenant and the addressee: for others it is another message.
+    ``retry`` is in milliseconds; ``None``, the default, leaves the reconnection
+    time as the stream said it (setting ``retry``, 3000).
 
     ``topics`` are all topics of a message that is for several; ``topic`` is the
     first of them.  ``retain`` keeps the message for streams that begin later, until
@@ -137,7 +142,7 @@ class Message:
             data = encode_data(data)
             put(self, "data", data)
         if self.id:
-            check_id(self.id)
+            check_own_id(self.id)
         self._check_address(put)
         # Of several topics none is named: who reads one of them may not know of the others.
         topic = self.topic if len(self.topics) == 1 else ""
@@ -229,15 +234,28 @@ def comment_frame(text: str = "") -> bytes:
 
 
 def check_id(id: str) -> str:
-    """Return *id* if it can go on the wire.
+    """Return *id* if it can go on the wire, as the ``id:`` of a message or as Last-Event-ID.
 
-    The alphabet keeps it clear of every separator, and its length of the
-    browsers' cross-origin rule for ``Last-Event-ID`` (Fetch standard, 128 bytes).
-
-    :raises InvalidMessage: not 1 to 128 of ``A-Za-z0-9._-``.
+    :raises InvalidMessage: not 1 to 256 printable ASCII characters without spaces.
     """
     if not isinstance(id, str) or not _ID.fullmatch(id):
-        raise InvalidMessage("id must be 1 to 128 characters of A-Z a-z 0-9 . _ -", field="id")
+        raise InvalidMessage(
+            "id must be 1 to 256 printable ASCII characters without spaces", field="id"
+        )
+    return id
+
+
+def check_own_id(id: str) -> str:
+    """Return *id* if a caller may choose it for a message.
+
+    :raises InvalidMessage: as :func:`check_id`, or it has the form of the ids that logs give.
+    """
+    if _LOG_ID.fullmatch(check_id(id)):
+        raise InvalidMessage(
+            f"id {id!r} has the form of the ids that the log gives; choose one of another form,"
+            " for example with a prefix",
+            field="id",
+        )
     return id
 
 

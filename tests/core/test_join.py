@@ -78,8 +78,8 @@ def test_a_message_between_locating_and_registering_arrives_once() -> None:
         tab = Tab(broker).connect().read_on().leave()
         locate = log.locate
 
-        def located(id: str) -> int:
-            position = locate(id)
+        def located(*args) -> int:
+            position = locate(*args)
             say(broker, 1)
             return position
 
@@ -226,10 +226,11 @@ def test_an_id_that_proves_nothing_is_a_reset_before_all_else() -> None:
     with broker:
         say(broker, 1)
         for last, reason in [
-            ("other-1", "epoch"),
+            ("0123456789ab-1", "epoch"),
+            ("other-1", "unknown"),
             ("never-seen-it", "unknown"),
             ("a b", "malformed"),
-            ("x" * 200, "malformed"),
+            ("x" * 300, "malformed"),
             (broker.log.cursor(99), "ahead"),
         ]:
             tab = Tab(broker)

@@ -109,7 +109,7 @@ class Source:
             self.bell.wait(0.02)
         return found
 
-    def tail(self) -> int:
+    def begin(self, after: int | None) -> int:
         return self.records[-1].position
 
     def interrupt(self) -> None:

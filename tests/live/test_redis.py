@@ -18,7 +18,8 @@ from tests.core.streams import Hub, Tab
 from tests.live.conftest import need
 from tests.live.redis_server import RedisServer
 from tests.live.servers import free_port, until
-from tests.logs.contract import KEEP, LogContract, message
+from tests.logs.case import KEEP
+from tests.logs.contract import LogContract, message
 
 pytestmark = pytest.mark.live
 

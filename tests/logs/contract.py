@@ -2,62 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import threading
 
 import pytest
 
 from sse_broker import ALL_TENANTS, BrokerConfig, Message, Target
-from sse_broker.core.ports import Census, Log, LogLimits, PositionLost
-from sse_broker.testing import FakeClock
+from sse_broker.core.ports import LogLimits, PositionLost
 from sse_broker.wire.command import Act, Command
 from tests.core.streams import Hub, Tab
+from tests.logs.case import message
+from tests.logs.id_contract import IdContract
+from tests.logs.roster_contract import RosterContract
 from tests.logs.state_contract import StateContract
 
-KEEP = LogLimits(resume_window=0, history_size=1000)
+__all__ = ["LogContract", "message"]
 
 
-def message(data: str = "x", id: str = "") -> Message:
-    return Message(Target.BROADCAST, data, id=id)
-
-
-class LogContract(StateContract):
+class LogContract(IdContract, RosterContract, StateContract):
     """Subclass it and say how a log is made."""
-
-    def make(self, tmp_path) -> Log:
-        raise LookupError("say how the log is made")
-
-    @pytest.fixture(autouse=True)
-    def _log(self, tmp_path):
-        self.clock = FakeClock()
-        self.log = self.make(tmp_path)
-        self.log.bind(KEEP, self.clock)
-        yield
-        self.log.close()
-
-    def fill(self, count: int) -> list[int]:
-        return [self.log.append(message(str(n))).position for n in range(count)]
-
-    def fail_on_loss(self, position: int) -> None:
-        raise AssertionError(f"records before {position} were lost")
-
-    def lost(self, id: str) -> str:
-        with pytest.raises(PositionLost) as caught:
-            self.log.locate(id)
-        return caught.value.reason
 
     def test_positions_only_grow(self) -> None:
         positions = self.fill(5)
 
         assert positions == sorted(set(positions))
         assert self.log.tail() == positions[-1]
-
-    def test_wire_ids_are_of_the_safe_alphabet_and_lead_back(self) -> None:
-        for _ in range(3):
-            record = self.log.append(message())
-            assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", record.id)
-            assert self.log.locate(record.id) == record.position
-            assert self.log.cursor(record.position) == record.id
 
     def test_reading_goes_on_after_a_position_up_to_a_limit(self) -> None:
         positions = self.fill(5)
@@ -70,40 +38,6 @@ class LogContract(StateContract):
         record = self.log.append(message("hello"))
 
         assert record.frame == b"id: %b\ndata: hello\n\n" % record.id.encode()
-
-    def test_an_own_id_is_kept_and_recorded_once(self) -> None:
-        before = self.log.tail()
-        first = self.log.append(message("one", id="order-1"))
-        second = self.log.append(message("two", id="order-1"))
-
-        assert first.id == "order-1"
-        assert second.position == first.position
-        assert self.log.locate("order-1") == first.position
-        assert len(self.log.read(before, 9)) == 1
-
-    def test_an_own_id_published_by_many_at_one_moment_is_recorded_once(self) -> None:
-        gate, found = threading.Barrier(8), []
-
-        def publish() -> None:
-            gate.wait(5)
-            found.append(self.log.append(message(id="order-2")).position)
-
-        threads = [threading.Thread(target=publish) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-        assert len(set(found)) == 1
-
-    def test_an_id_that_proves_nothing_says_why(self) -> None:
-        self.fill(2)
-        epoch, _, tail = self.log.cursor(self.log.tail()).rpartition("-")
-
-        assert self.lost(f"0{epoch}-{tail}") == "epoch"
-        assert self.lost(f"{epoch}-{int(tail) + 1}") == "ahead"
-        assert self.lost("never-seen") == "unknown"
-        assert self.lost("order-3") in ("unknown", "epoch")
 
     def test_the_history_is_bounded_by_count(self) -> None:
         self.log.bind(LogLimits(resume_window=0, history_size=3), self.clock)
@@ -150,13 +84,6 @@ class LogContract(StateContract):
         self.fill(1)
 
         assert self.lost(before) == "trimmed"
-
-    def test_an_own_id_is_forgotten_with_its_message(self) -> None:
-        self.log.bind(LogLimits(resume_window=0, history_size=1), self.clock)
-        first = self.log.append(message(id="order-4"))
-        self.fill(1)
-
-        assert self.log.append(message(id="order-4")).position > first.position
 
     def test_listeners_get_every_record_in_log_order_from_many_publishers(self) -> None:
         seen: list[int] = []
@@ -243,57 +170,6 @@ class LogContract(StateContract):
         assert read == sent
         assert [one.body for one in read] == [one.body for one in sent]
         assert [one.created_at for one in read] == [one.created_at for one in sent]
-
-    def test_one_of_several_processes_leaving_does_not_make_a_user_offline(self) -> None:
-        roster = self.log.roster
-        first = roster.sync("p1", 1, {"ada": True}, 15)
-        second = roster.sync("p2", 2, {"ada": True, "grace": True}, 15)
-
-        assert (list(first.came), list(second.came)) == (["ada"], ["grace"])
-        assert roster.online() == {"ada", "grace"}
-        assert roster.census() == Census(2, 3, 2)
-        left = roster.sync("p2", 0, {"ada": None, "grace": None}, 15).left
-        assert list(left) == ["grace"]
-        assert roster.is_online("ada")
-        assert not roster.is_online("ada", but="p1")
-        assert not roster.is_online("grace")
-
-    def test_who_is_away_is_not_online_and_has_not_left(self) -> None:
-        roster = self.log.roster
-        roster.sync("p1", 1, {"ada": True}, 15)
-
-        away = roster.sync("p1", 0, {"ada": False}, 15)
-        assert not roster.is_online("ada")
-        assert not away.left
-        back = roster.sync("p2", 1, {"ada": True}, 15)
-        assert not back.came
-        assert not roster.sync("p1", 0, {"ada": None}, 15).left
-
-    def test_entries_of_a_dead_process_vanish(self) -> None:
-        roster = self.log.roster
-        roster.sync("dead", 3, {"ada": True, "grace": True}, 15)
-        roster.sync("alive", 1, {"grace": True}, 100)
-        self.clock.advance(16)
-
-        assert not roster.is_online("ada")
-        assert roster.online() == {"grace"}
-        assert roster.census() == Census(1, 1, 1)
-        assert list(roster.sync("alive", 1, {}, 15).left) == ["ada"]
-        assert not roster.sync("alive", 1, {}, 15).left
-        assert not roster.sync("dead", 0, {}, 15).known
-        assert roster.sync("alive", 1, {}, 15).known
-
-    def test_a_revoked_token_is_remembered_until_it_expires(self) -> None:
-        roster = self.log.roster
-        roster.revoke("token", self.clock.time() + 10)
-        roster.revoke("token", self.clock.time() + 5)
-
-        assert roster.is_revoked("token")
-        assert not roster.is_revoked("another")
-        self.clock.advance(9)
-        assert roster.is_revoked("token")
-        self.clock.advance(2)
-        assert not roster.is_revoked("token")
 
     def test_a_tab_that_comes_and_goes_while_messages_flow_misses_and_doubles_nothing(self) -> None:
         """Each time it comes, replay is joined to what is just being sent."""

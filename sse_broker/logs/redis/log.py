@@ -11,9 +11,10 @@ connects again, for as long as it takes, and goes on where it was.
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -26,29 +27,42 @@ from sse_broker.core.ports import (
     PositionLost,
     Record,
     SystemClock,
+    Wants,
 )
 from sse_broker.errors import LogUnavailable
-from sse_broker.logs.entries import read_entry
+from sse_broker.logs.cipher import new_key
+from sse_broker.logs.entries import MOST_SCOPES, read_entry, readable, same, up_to_unreadable
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.feed import Feed
 from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
 from sse_broker.logs.redis.buffer import Buffer
 from sse_broker.logs.redis.link import Link
+from sse_broker.logs.redis.migrate import from_1
 from sse_broker.logs.redis.retained import RedisRetained, asked
 from sse_broker.logs.redis.roster import RedisRoster
-from sse_broker.logs.redis.scripts import APPEND, CHECK, LOCATE, READ, SET_LIMITS, SINCE
+from sse_broker.logs.redis.scripts import (
+    APPEND,
+    CHECK,
+    LOCATE,
+    OWNERS,
+    READ,
+    SET_LIMITS,
+    SINCE,
+)
 from sse_broker.logs.redis.server import Options, connector, parse
 from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
 from sse_broker.wire.command import Command
 from sse_broker.wire.envelope import pack
 from sse_broker.wire.message import Message
+from sse_broker.wire.scope import scope_of
 
 __all__ = ["RedisLog"]
 
 BITS = 80  # of a stream id: 48 of milliseconds, 32 of sequence
 SEQUENCE = 32
+GAP_BITS = 16  # of the random part of a sequence
 BLOCK = 1.0  # seconds that the feed waits in Redis
 CHECK_EVERY = 2.0  # seconds between looks at which server this is
 READ_RECORDS = 256
@@ -81,10 +95,12 @@ class _Life:
         self.pages = Pages(self.recent, self.read)
         self.stream = options.key("log")
         self.roster = RedisRoster(self.link, options, self._now)
-        self._keys = (self.stream, options.key("meta"), options.key("ids"))
+        self._keys = (self.stream, options.key("meta"), options.key("own"))
+        self._old_ids = options.key("ids")  # of the first release
         self._limits_text, self._clock = _text_of(limits), clock
         self._kept, self.evictions = RedisRetained(self.link, options), Evictions()
         self._feeds: list[Feed] = []
+        self._gap = random.Random()  # of its own: what the application seeds must not repeat
         self._seen = ("", "")  # an epoch, and an id that was recorded in it
         self._broke = 0  # how many connections had been lost when the server was last checked
         self._checked = 0.0
@@ -109,9 +125,14 @@ class _Life:
         buffer.put(message)
         return Record(0, message.id, message)
 
+    def revoke(self, token_id: str, until: float, command: Command) -> None:
+        self.roster.revoke(token_id, until)
+        self.append(command)
+
     def _record(self, message: Message | Command) -> Record:
         entry, key, retain = pack(message), secrets.token_hex(8), asked(message)
-        keys = self._keys + self._kept.keys
+        scope = scope_of(message) if message.id and isinstance(message, Message) else ""
+        gap, keys = self._gap.getrandbits(GAP_BITS), self._keys + self._kept.keys
         since = ""
 
         def attempt(again: bool) -> Any:
@@ -121,69 +142,84 @@ class _Life:
             now = self._now()
             more = (since if again else "", now) if again or now else ()
             while True:
-                answer = self.link.run(APPEND, keys, entry, message.id, key, retain, *more)
+                asked_in = self.epochs.count
+                values = (entry, message.id, scope, key, gap, retain, *more)
+                answer = self.link.run(APPEND, keys, *values)
                 if answer[0]:
-                    return answer
-                self._check()  # wiped: somebody has to begin an epoch
+                    return (asked_in, *answer)
+                self.check()  # wiped or damaged: somebody has to begin an epoch
 
-        epoch, place, known, *evicted = self.link.insist(attempt)
+        asked_in, epoch, place, known, *evicted = self.link.insist(attempt)
         self.evictions.note(sum(evicted))
         if not place:
             raise LogUnavailable("too much was recorded since to say", maybe_recorded=True)
-        position = self._position(epoch, place)
-        wire_id = message.id or self.epochs.id(position)
+        position = self._position(epoch, place, asked_in)
         if known:
-            return read_entry(position, wire_id, known)
-        return Record(position, wire_id, message)
+            return same(read_entry(position, self.epochs.id, known), message)
+        return Record(position, message.id or self.epochs.id(position), message)
 
     def read(self, after: int, limit: int) -> list[Record]:
-        number = self.epochs.number(after)
+        number, asked_in = self.epochs.number(after), self.epochs.count
         epoch, last, rows = self.link.run(READ, self._keys, _text(number), limit, READ_BYTES)
         if not epoch:  # wiped
-            self.tail()
-            raise PositionLost("epoch")
-        self._enter(epoch)
-        if after != self.epochs.position(number):
-            raise PositionLost("epoch")
+            raise self.lost()
+        self._enter(epoch, asked_in)
+        if self.epochs.count != asked_in:
+            raise self.lost()
         if not rows and _number(last) != number:
             raise PositionLost("ahead" if number > _number(last) else "trimmed")
         if rows and _number(rows[0][2]) != number:
             raise PositionLost("trimmed")
-        return [self.record(place, entry) for place, entry, _ in rows]
+        return up_to_unreadable([self.record(place, entry) for place, entry, _ in rows])
+
+    def lost(self) -> PositionLost:
+        """Return what tells a reader of an epoch before that it goes on where this one began."""
+        return PositionLost("epoch", goes_on=self.epochs.position(_number(self.check()[1])))
 
     def record(self, place: bytes, entry: bytes) -> Record:
         """Return the record of an entry of the current epoch."""
-        position = self.epochs.position(_number(place))
-        record = read_entry(position, self.epochs.id(position), entry)
-        own_id = record.message.id
-        return Record(position, own_id, record.message) if own_id else record
+        return read_entry(self.epochs.position(_number(place)), self.epochs.id, entry)
 
-    def locate(self, id: str) -> int:
-        epoch, _, digits = id.rpartition("-")
-        is_ours = digits.isascii() and digits.isdigit() and len(digits) <= 40
-        number = _text(min(int(digits), (1 << BITS) - 1)) if is_ours and epoch else ""
+    def locate(self, id: str, wants: Wants, scopes: Callable[[], Sequence[str]]) -> int:
         self._check_if_due(float("inf"))
-        values = (id, epoch, number, self._now())
+        try:
+            number = self.epochs.parse(id)
+        except PositionLost:
+            owned = readable(self._owners(id, scopes), wants)
+            if owned is None:
+                raise
+            number = self.epochs.number(owned)
+        epoch, asked_in = self.epochs.current, self.epochs.count
         reason = b"again"
         while reason == b"again":  # there is more to trim than one step may take
+            values = (epoch, _text(number), self._now())
             found, place, reason = self.link.run(LOCATE, self._keys, *values)
         if reason:
             raise PositionLost(reason.decode())
-        return self._position(found, place)
+        return self._position(found, place, asked_in)
+
+    def _owners(self, id: str, scopes: Callable[[], Sequence[str]]) -> list[Record]:
+        """Return the records with an own id: of the current epoch, some, and those of scopes."""
+        rows = self.link.run(OWNERS, self._keys, id, MOST_SCOPES)
+        if len(rows) >= MOST_SCOPES:
+            rows += self.link.run(OWNERS, self._keys, id, 0, *scopes())
+        found = {
+            place: entry for place, entry, epoch in rows if epoch.decode() == self.epochs.current
+        }
+        return [self.record(place, entry) for place, entry in found.items()]
 
     def tail(self) -> int:
-        epoch, last = self._check()
-        self._enter(epoch)
-        return self.epochs.position(_number(last))
+        epoch, _, last = self.check()
+        return self.epochs.position(_number(last), epoch)
 
     def since(self, seconds: float | None) -> tuple[int, bool]:
         self._check_if_due(float("inf"))
         age = "" if seconds is None else f"{seconds * 1000:.0f}"
-        found: bytes = b"again"
+        found, asked_in = b"again", self.epochs.count
         while found == b"again":  # there is more to trim than one step may take
             epoch, found, is_whole = self.link.run(SINCE, self._keys, age, self._now())
-        self._enter(epoch)
-        return self.epochs.position(_number(found)), bool(is_whole)
+        self._enter(epoch, asked_in)
+        return self.epochs.position(_number(found), epoch.decode()), bool(is_whole)
 
     def before(self, position: int, limit: int) -> list[Record]:
         self._check_if_due(float("inf"))
@@ -214,10 +250,10 @@ class _Life:
 
         :raises PositionLost: the log is in another epoch than it was.
         """
-        before = self.epochs.current
+        before = self.epochs.count
         self._check_if_due(CHECK_EVERY)
-        if self.epochs.current != before:
-            raise PositionLost("epoch")
+        if self.epochs.count != before:
+            raise self.lost()
 
     def saw(self, id: bytes) -> None:
         """Note an entry that is certainly in the log."""
@@ -227,27 +263,38 @@ class _Life:
         age = time.monotonic() - self._checked
         if self._broke != self.link.broke or age > every or not self._checked:
             broke = self.link.broke
-            self._enter(self._check()[0])
+            self.check()
             self._broke = broke
 
-    def _check(self) -> tuple[bytes, bytes]:
-        """Have the epoch checked against what this process knows to be recorded."""
-        values = (secrets.token_hex(6), *self._seen, self._now(), self._limits_text)
-        epoch, last = self.link.run(CHECK, self._keys, *values)
+    def check(self) -> tuple[str, bytes, bytes]:
+        """Have the epoch checked against what this process knows to be recorded.
+
+        Returns the epoch, where it began, and the newest id.
+        """
+        asked_in, fresh = self.epochs.count, (secrets.token_hex(6), new_key().hex())
+        values = (fresh[0], *self._seen, self._now(), self._limits_text, fresh[1])
+        epoch, start, last, key, old = self.link.run(CHECK, self._keys, *values)
+        if old:
+            self.link.call(lambda client: from_1(client, self._keys, self._old_ids))
         self._checked = time.monotonic()
-        return epoch, last
-
-    def _position(self, epoch: bytes, id: bytes) -> int:
-        self._enter(epoch)
-        if not self._seen[1] or _number(id) > _number(self._seen[1]):
-            self.saw(id)
-        return self.epochs.position(_number(id))
-
-    def _enter(self, epoch: bytes) -> None:
-        name = epoch.decode()
-        if name != self.epochs.current:
-            self.epochs.enter(name)
+        name, before = epoch.decode(), self.epochs.count
+        self.epochs.enter(name, bytes.fromhex(key.decode()), asked_in)
+        if self.epochs.count != before:
             self._seen = (name, "")
+        return name, start, last
+
+    def _position(self, epoch: bytes, id: bytes, asked_in: int) -> int:
+        self._enter(epoch, asked_in)
+        if epoch.decode() == self.epochs.current and (
+            not self._seen[1] or _number(id) > _number(self._seen[1])
+        ):
+            self.saw(id)
+        return self.epochs.position(_number(id), epoch.decode())
+
+    def _enter(self, epoch: bytes, asked_in: int) -> None:
+        """Have an epoch known that the log said when this process knew of so many."""
+        if epoch.decode() != self.epochs.current and self.epochs.count == asked_in:
+            self.check()  # which returns its key too
 
     def _store_limits(self) -> None:
         self.link.run(SET_LIMITS, self._keys, self._limits_text)
@@ -273,6 +320,7 @@ class _Follower:
         self._recent = recent
         self._began = 0 if recent is None else recent.begin(after)
         self._client: Any = None
+        self._passed = 0  # the newest entry that is none of ours
 
     def follow(self, after: int) -> Sequence[Record]:
         life = self._life
@@ -280,18 +328,21 @@ class _Follower:
         number = life.epochs.number(after)
         if self._client is None:
             self._client = life.link.waiting_client(BLOCK)
-        rows = self._wait(number)
-        records = []
+        rows = self._wait(max(number, self._passed))
+        records, current = [], life.epochs.current.encode()
         for place, fields in rows:
-            if fields.get(b"c", b"").decode() != life.epochs.current:
-                life.tail()
-                raise PositionLost("epoch")
-            if _number(fields.get(b"p", b"0-0")) != number:
+            if fields.get(b"c") != current or b"e" not in fields:
+                life.check()  # of another epoch, or somebody else's
+                if life.epochs.current.encode() != current:
+                    raise life.lost()
+                self._passed = _number(place)
+                continue
+            if _number(fields.get(b"p", b"")) != number:
                 raise PositionLost("trimmed")
             number = _number(place)
-            records.append(life.record(place, fields.get(b"e", b"")))
-        if rows:
-            life.saw(rows[-1][0])
+            records.append(life.record(place, fields[b"e"]))
+            life.saw(place)
+        records = up_to_unreadable(records)
         if self._recent is not None:
             for record in records:
                 self._recent.add(record)
@@ -306,8 +357,8 @@ class _Follower:
             raise self._life.link.unavailable(err) from err
         return found[0][1] if found else []
 
-    def tail(self) -> int:
-        position = self._life.tail()
+    def begin(self, after: int | None) -> int:
+        position = self._life.tail() if after is None else after
         if self._recent is not None:
             self._began = self._recent.begin(position)
         return position
@@ -330,9 +381,11 @@ class _Follower:
 
 
 def _number(id: bytes | str) -> int:
-    """Return a stream id as one integer."""
-    text = id if isinstance(id, str) else id.decode()
+    """Return a stream id as one integer; -1 is none."""
+    text = id if isinstance(id, str) else id.decode("ascii", "replace")
     milliseconds, _, sequence = text.partition("-")
+    if not (milliseconds.isdigit() and sequence.isdigit()):
+        return -1
     return int(milliseconds) << SEQUENCE | int(sequence)
 
 

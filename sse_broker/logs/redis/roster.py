@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sse_broker.core.ports import Census, RosterSync
+from sse_broker.core.roster import SILENCE
 from sse_broker.logs.redis.link import Link
 from sse_broker.logs.redis.scripts import ROSTER, TIME
 from sse_broker.logs.redis.server import Options
@@ -24,17 +25,17 @@ class RedisRoster:
         self._now = now
         self._presence, self._processes = options.key("presence"), options.key("processes")
         self._online = options.key("online")
-        self._revoked = options.key("revoked")
+        self._revoked, self._meta = options.key("revoked"), options.key("meta")
 
     def sync(
         self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
     ) -> RosterSync:
         """See :class:`~sse_broker.core.ports.Roster`."""
         changes = [text for user, state in users.items() for text in (user, _STATES[state])]
-        values = (process, clients, int(ttl * 1000), self._now(), *changes)
-        came, left, known, processes, streams, online = self._link.run(
-            ROSTER, (self._presence, self._processes, self._online), *values
-        )
+        silence = int(SILENCE * 1000)
+        values = (process, clients, int(ttl * 1000), self._now(), silence, *changes)
+        keys = (self._presence, self._processes, self._online, self._meta)
+        came, left, known, processes, streams, online = self._link.run(ROSTER, keys, *values)
         return RosterSync(
             [user.decode() for user in came],
             [user.decode() for user in left],
@@ -51,7 +52,11 @@ class RedisRoster:
         """See :class:`~sse_broker.core.ports.Roster`."""
         live = self._live()
         found = self._link.call(lambda client: client.hgetall(self._presence))
-        return {user.decode() for user, text in found.items() if _is_online(text, live, but)}
+        return {
+            user.decode(errors="replace")
+            for user, text in found.items()
+            if _is_online(text, live, but)
+        }
 
     def census(self) -> Census:
         """See :class:`~sse_broker.core.ports.Roster`."""
@@ -77,8 +82,15 @@ class RedisRoster:
         """Return the live processes and how many streams each has."""
         now = self._time()
         found = self._link.call(lambda client: client.hgetall(self._processes))
-        entries = {name.decode(): json.loads(text) for name, text in found.items()}
-        return {name: clients for name, (until, clients) in entries.items() if until >= now}
+        live = {}
+        for name, text in found.items():
+            try:
+                until, clients = json.loads(text)
+                if until >= now:
+                    live[name.decode()] = int(clients)
+            except (ValueError, TypeError):  # somebody else wrote it
+                continue
+        return live
 
     def _time(self) -> float:
         given = self._now()
@@ -89,5 +101,10 @@ class RedisRoster:
 
 
 def _is_online(text: bytes, live: Mapping[str, int], but: str) -> bool:
-    entries: dict[str, int] = json.loads(text)
-    return any(state and name != but and name in live for name, state in entries.items())
+    try:
+        entries = json.loads(text)
+    except ValueError:  # somebody else wrote it
+        return False
+    return isinstance(entries, dict) and any(
+        state and name != but and name in live for name, state in entries.items()
+    )

@@ -1,7 +1,11 @@
-"""The file behind a SQLite log: its connections, its schema, and what its errors mean.
+"""The file behind a SQLite log: its connections, and what its errors mean.
 
 Opened at first use, and again whenever the file was replaced or an error left a
 connection in doubt; so a log whose file is broken works again once it is mended.
+
+Who finds the file locked by another process lets go of everything, waits a
+moment and tries again, until the deadline of its call: so one deadline covers
+the queue of this process and the lock of the file, and nothing is held meanwhile.
 
 SQLite keeps in memory what a process has locked, and a fork copies that: a child
 would wait for ever for a lock that it believes to hold, or not take one that it
@@ -9,73 +13,37 @@ needs.  So a fork waits until nobody here reads or writes, and the file is close
 over it; the parent opens it again at the next use.
 
 Lock map
-    turn      held while this process writes, over file I/O; native
-    order     turn before those of the two readers (:mod:`.reading`); a fork takes all
+    _turn     held while this process writes, over file I/O; native; nothing
+              waits for another process while it is held
+    order     _turn before those of the two readers (:mod:`.reading`); a fork takes all
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sqlite3
 import threading
-import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from sse_broker.core.sync import native_lock
+from sse_broker.core.sync import NativeLock, native_lock
 from sse_broker.errors import LogUnavailable
 from sse_broker.logs.epochs import Epochs
+from sse_broker.logs.sqlite.files import File
 from sse_broker.logs.sqlite.reading import Reading
 from sse_broker.logs.sqlite.retained import SqliteRetained
+from sse_broker.logs.sqlite.schema import Names, check, prepare
+from sse_broker.logs.waits import Deadline, take
 
 __all__ = ["BITS", "Database", "State"]
 
 T = TypeVar("T")
 
 BITS = 63  # of a row id
-APPLICATION_ID = 0x53534542  # "SSEB"; says whose file it is
-SCHEMA_VERSION = 1
 JOURNAL_LIMIT = 16 * 1024 * 1024  # bytes; a longer write-ahead log is cut at the next checkpoint
-
-SCHEMA = """
-CREATE TABLE state (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    epoch TEXT NOT NULL,      -- names this life of the log
-    inode INTEGER NOT NULL,   -- another one: the file was copied or restored
-    gone INTEGER NOT NULL,    -- the newest position that was trimmed
-    total INTEGER NOT NULL,   -- the running total at that position
-    limits TEXT NOT NULL      -- what the brokers that serve say is kept, as JSON
-);
-CREATE TABLE message (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    created REAL NOT NULL,    -- seconds since the Unix epoch
-    size INTEGER NOT NULL,    -- of the frame, in bytes
-    total INTEGER NOT NULL,   -- of all frames up to this one
-    own_id TEXT,
-    entry BLOB NOT NULL       -- JSON, see sse_broker.wire.envelope
-);
-CREATE UNIQUE INDEX message_own_id ON message (own_id) WHERE own_id IS NOT NULL;
-CREATE TABLE process (
-    name TEXT PRIMARY KEY,
-    until REAL NOT NULL,
-    clients INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE presence (
-    user_id TEXT NOT NULL,
-    process TEXT NOT NULL,
-    online INTEGER NOT NULL,
-    PRIMARY KEY (user_id, process)
-) WITHOUT ROWID;
-CREATE INDEX presence_process ON presence (process);
-CREATE TABLE revoked (
-    token_id TEXT PRIMARY KEY,
-    until REAL NOT NULL
-) WITHOUT ROWID;
-"""
-
 
 _log = logging.getLogger("sse_broker.logs")
 
@@ -87,90 +55,159 @@ class State(NamedTuple):
     gone: int
     total: int
     limits: str
+    key: bytes
+    start: int
+    gone_at: float
+
+
+_STATE = (str, int, int, str, bytes, int, float)
 
 
 class Database:
-    """One process's connections to the file at *path*.
+    """One process's connections to a file, for the tables of one prefix.
 
-    *synchronous* is SQLite's word, ``NORMAL`` or ``FULL``; *timeout* bounds the
-    wait for other writers, in seconds.
+    *synchronous* is SQLite's word, ``NORMAL`` or ``FULL``; *timeout* bounds
+    each call, in seconds.
     """
 
-    def __init__(self, path: str, synchronous: str, timeout: float) -> None:
-        self.path = path
+    def __init__(self, file: File, names: Names, synchronous: str, timeout: float) -> None:
+        self.file, self.path = file, file.path
+        self.names = names
+        self.timeout = timeout
         self.epochs = Epochs(BITS)
-        self.retained = SqliteRetained(lambda sql: sql.replace("{", "").replace("}", ""))
-        self.turn = native_lock()
+        self.retained = SqliteRetained(names)
+        self._turn = native_lock()
         self._synchronous = synchronous
-        self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
         # The feed has its own: all streams of the process wait for what it reads.
         self._reader, self._feed = Reading(self._connect), Reading(self._connect)
         self._file: tuple[int, int] | None = None  # device and inode of what is open
         _databases.add(self)
 
-    def write(self, act: Callable[[sqlite3.Connection], T]) -> T:
+    def write(
+        self,
+        act: Callable[[sqlite3.Connection], T],
+        deadline: Deadline | None = None,
+        needed: Callable[[], bool] = lambda: True,
+        settle: Callable[[T | None, LogUnavailable | None], None] = lambda _, __: None,
+    ) -> T | None:
         """Return what *act* does in one transaction, alone among all processes.
 
-        The caller holds ``turn``.
+        *act* is called once at most.  Before it would have to wait it is asked
+        whether it is still *needed*; ``None`` says that it was not.  *settle* is
+        told what came of it before anybody else may write.
 
         :raises LogUnavailable: nothing was written, or, with ``maybe_recorded``,
             nobody knows.
         """
-        self._reopen_if_replaced()
-        db = self._writer
-        step = "open"
-        try:
-            if db is None:
-                db = self._writer = self._open()
-            step = "write"
-            db.execute("BEGIN IMMEDIATE")
-            result = act(db)
-            step = "commit"
-            db.execute("COMMIT")
-            return result
-        except sqlite3.Error as err:
-            raise self._unavailable(err, step) from err
-        finally:
-            self._roll_back(db)
+        deadline = deadline or Deadline(self.timeout)
+        while needed():
+            with self._held(self._turn, deadline):
+                if not needed():
+                    break
+                if self._begin():
+                    return self._finish(act, settle)
+            if not deadline.pause():
+                raise self._busy()
+        return None
 
-    def read(self, act: Callable[[sqlite3.Connection], T], *, feed: bool = False) -> T:
+    def read(
+        self,
+        act: Callable[[sqlite3.Connection], T],
+        deadline: Deadline | None = None,
+        *,
+        feed: bool = False,
+    ) -> T:
         """Return what *act* reads.  Any thread; leaves no transaction open.
 
-        *feed* is said by the one thread that follows the file: it waits for no
-        other that reads.
+        *act* may be called again where the file was locked.  *feed* is said by
+        the one thread that follows the file: it waits for no other that reads.
 
         :raises LogUnavailable: it cannot be read now.
         """
+        deadline = deadline or Deadline(self.timeout)
         if self._file is None:
-            with self.turn:
-                self.write(_open_only)
-        try:
-            return (self._feed if feed else self._reader).read(act)
-        except sqlite3.Error as err:
-            raise LogUnavailable(f"{self.path}: {err}", retry_after=1.0) from err
+            self.write(_open_only, deadline)
+        reading = self._feed if feed else self._reader
+        while True:
+            try:
+                with self._held(reading.lock, deadline):
+                    return reading.read_locked(act)
+            except sqlite3.Error as err:
+                if not _is_busy(err):
+                    raise self._unavailable(err) from err
+            if not deadline.pause():
+                raise self._busy()
 
     def look(self) -> None:
         """Open the file anew if it was replaced or taken away.  Any thread."""
         if self._is_replaced():
-            with self.turn:
-                self.write(_open_only)
+            self.write(_open_only)
 
     def close(self) -> None:
         """Close every connection.  Idempotent; the next use opens them again."""
-        with self.turn:
+        with self._held(self._turn, Deadline(self.timeout)):
             self._drop()
 
     def state(self, db: sqlite3.Connection) -> State:
         """Return the row of ``state``; notes the epoch."""
-        row = db.execute("SELECT epoch, gone, total, limits FROM state").fetchone()
-        if row is None:
-            raise sqlite3.DatabaseError("the log's state is missing")
-        return State(*row)
+        query = self.names("SELECT epoch, gone, total, limits, key, start, gone_at FROM {state}")
+        row = db.execute(query).fetchone()
+        if row is None or tuple(map(type, row)) != _STATE:
+            raise sqlite3.DatabaseError("the log's state is missing or damaged")
+        state = State(*row)
+        self.epochs.enter(state.epoch, state.key)
+        return state
 
-    def _reopen_if_replaced(self) -> None:
+    @contextmanager
+    def _held(self, lock: NativeLock, deadline: Deadline) -> Iterator[None]:
+        if not take(lock, deadline):
+            raise self._busy()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _busy(self) -> LogUnavailable:
+        return LogUnavailable(f"{self.path}: database is locked", retry_after=1.0)
+
+    def _begin(self) -> bool:
+        """Begin to write; say whether no other process is at it.  The caller holds the turn."""
         if self._is_replaced():
             self._drop()
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as err:
+            if _is_busy(err):
+                return False
+            raise self._failed(err, "begin") from err
+        return True
+
+    def _finish(
+        self,
+        act: Callable[[sqlite3.Connection], T],
+        settle: Callable[[T | None, LogUnavailable | None], None],
+    ) -> T:
+        """Do the rest of a transaction that has begun."""
+        db, step, result = self._writer, "write", None
+        assert db is not None
+        error: LogUnavailable | None = LogUnavailable(
+            "the writing thread was interrupted", maybe_recorded=True
+        )
+        try:
+            result = act(db)
+            step = "commit"
+            db.execute("COMMIT")
+            error = None
+            return result
+        except sqlite3.Error as err:
+            error = self._failed(err, step)
+            raise error from err
+        finally:
+            self._roll_back(db)
+            settle(result, error)
 
     def _is_replaced(self) -> bool:
         if self._file is None:
@@ -182,9 +219,8 @@ class Database:
         return (found.st_dev, found.st_ino) != self._file
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
-        )
+        """Return a connection that never waits for a lock; waiting is our own affair."""
+        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             db.execute(f"PRAGMA synchronous = {self._synchronous}")
             db.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT}")
@@ -195,15 +231,16 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         """Open the file for writing; make it if it is not there."""
+        self.file.make()
         db = self._connect()
         try:
-            self._check_owner(db)
-            self._set_journal(db)
+            check(db, self.path)
+            if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded while the file is empty
+                db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")
             found = os.stat(self.path)
-            if not db.execute("PRAGMA user_version").fetchone()[0]:
-                self._create(db, found.st_ino)
-            self._note_epoch(db, found.st_ino)
+            self.epochs.enter(*prepare(db, self.path, self.names, found.st_ino))
             self.retained.prepare(db)
             db.execute("COMMIT")
         except BaseException:
@@ -212,57 +249,18 @@ class Database:
         self._file = (found.st_dev, found.st_ino)
         return db
 
-    def _check_owner(self, db: sqlite3.Connection) -> None:
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        # Last: a process that makes the file in between has set it if it has made a table.
-        owner = db.execute("PRAGMA application_id").fetchone()[0]
-        if owner != APPLICATION_ID and (version or tables):
-            raise LogUnavailable(f"{self.path} is another application's database")
-        if version > SCHEMA_VERSION:
-            raise LogUnavailable(
-                f"{self.path} has schema version {version}; this release knows up to"
-                f" {SCHEMA_VERSION}: update sse-broker"
-            )
-
-    def _set_journal(self, db: sqlite3.Connection) -> None:
-        """Switch to a write-ahead log; SQLite does not wait for others here, so this does."""
-        end = time.monotonic() + self._timeout
-        while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            try:
-                db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded while the file is empty
-                db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError:
-                if time.monotonic() > end:
-                    raise
-                threading.Event().wait(0.01)
-
-    def _create(self, db: sqlite3.Connection, inode: int) -> None:
-        for statement in SCHEMA.split(";"):
-            db.execute(statement)
-        db.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, '')", (_new_epoch(), inode))
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _note_epoch(self, db: sqlite3.Connection, inode: int) -> None:
-        row = db.execute("SELECT epoch, inode FROM state").fetchone()
-        if row is None:
-            raise sqlite3.DatabaseError("the log's state is missing")
-        epoch, written = row
-        if written != inode:  # a copy: what was recorded after it was made is not here
-            epoch = _new_epoch()
-            db.execute("UPDATE state SET epoch = ?, inode = ?", (epoch, inode))
-        self.epochs.enter(epoch)
-
-    def _unavailable(self, err: sqlite3.Error, step: str) -> LogUnavailable:
-        text = str(err)
-        if "locked" not in text and "full" not in text:
+    def _failed(self, err: sqlite3.Error, step: str) -> LogUnavailable:
+        """Return what an error while writing means; a connection in doubt is closed."""
+        certain = _is_busy(err) or "full" in str(err)
+        if not certain:
             self._drop()
-        unknown = step == "commit" and "locked" not in text and "full" not in text
-        return LogUnavailable(f"{self.path}: {text}", retry_after=1.0, maybe_recorded=unknown)
+        return self._unavailable(err, maybe_recorded=step == "commit" and not certain)
 
-    def _roll_back(self, db: sqlite3.Connection | None) -> None:
-        if db is None or db is not self._writer:
+    def _unavailable(self, err: sqlite3.Error, maybe_recorded: bool = False) -> LogUnavailable:
+        return LogUnavailable(f"{self.path}: {err}", retry_after=1.0, maybe_recorded=maybe_recorded)
+
+    def _roll_back(self, db: sqlite3.Connection) -> None:
+        if db is not self._writer:
             return
         try:
             if db.in_transaction:
@@ -271,7 +269,7 @@ class Database:
             self._drop()
 
     def _drop(self) -> None:
-        """Close everything; the caller holds ``turn``."""
+        """Close everything; the caller holds the turn."""
         with self._reader.lock, self._feed.lock:
             self._close_all()
 
@@ -280,26 +278,32 @@ class Database:
         self._file = None
         self._reader.close_locked()
         self._feed.close_locked()
-        _close(writer)
+        if writer is not None:
+            try:
+                writer.close()
+            except sqlite3.Error:
+                pass
 
     def before_fork(self) -> bool:
         """Close the file once nobody uses it; say whether the locks were to be had."""
-        if not self.turn.acquire(timeout=self._timeout + 1):
-            return False
-        for index, reading in enumerate((self._reader, self._feed)):
-            if not reading.lock.acquire(timeout=1):
-                if index:
-                    self._reader.lock.release()
-                self.turn.release()
+        deadline = Deadline(self.timeout + 1)
+        taken: list[NativeLock] = []
+        for lock in self._locks():
+            if not take(lock, deadline):
+                for one in reversed(taken):
+                    one.release()
                 return False
+            taken.append(lock)
         self._close_all()
         return True
 
     def after_fork(self) -> None:
         """Let go of the locks, in the parent and in the child."""
-        self._feed.lock.release()
-        self._reader.lock.release()
-        self.turn.release()
+        for lock in reversed(self._locks()):
+            lock.release()
+
+    def _locks(self) -> tuple[NativeLock, ...]:
+        return self._turn, self._reader.lock, self._feed.lock
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -326,16 +330,9 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def _close(db: sqlite3.Connection | None) -> None:
-    if db is not None:
-        try:
-            db.close()
-        except sqlite3.Error:
-            pass
-
-
-def _new_epoch() -> str:
-    return secrets.token_hex(6)
+def _is_busy(err: sqlite3.Error) -> bool:
+    """Whether somebody else has what was needed, and may let go of it."""
+    return "locked" in str(err)
 
 
 def _open_only(db: sqlite3.Connection) -> None:

@@ -25,19 +25,18 @@ class Reading:
         self._connect = connect
         self._db: sqlite3.Connection | None = None
 
-    def read(self, act: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what *act* reads.  Any thread.
+    def read_locked(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what *act* reads; the caller holds the lock.
 
         :raises sqlite3.Error: it cannot be read; the next read opens the file again.
         """
-        with self.lock:
-            try:
-                if self._db is None:
-                    self._db = self._connect()
-                return act(self._db)
-            except sqlite3.Error:
-                self.close_locked()
-                raise
+        try:
+            if self._db is None:
+                self._db = self._connect()
+            return act(self._db)
+        except sqlite3.Error:
+            self.close_locked()
+            raise
 
     def close_locked(self) -> None:
         """Close the connection; the caller holds the lock.  Idempotent."""

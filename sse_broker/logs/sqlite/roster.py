@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from sse_broker.core.ports import Census, RosterSync
+from sse_broker.core.roster import unheard
 from sse_broker.logs.sqlite.database import Database
+from sse_broker.logs.sqlite.schema import Names
 
-__all__ = ["SqliteRoster"]
+__all__ = ["SqliteRoster", "revoking"]
 
 _LIVE = (
-    "SELECT user_id FROM presence JOIN process ON process = name"
+    "SELECT user_id FROM {presence} JOIN {process} ON process = name"
     " WHERE online AND until >= ? AND process <> ?"
 )
 _LIVE_COUNT = _LIVE.replace("user_id", "count(DISTINCT user_id)", 1)
@@ -21,7 +24,7 @@ class SqliteRoster:
     """The roster in a SQLite log's file.  *now* returns seconds since the Unix epoch."""
 
     def __init__(self, database: Database, now: Callable[[], float]) -> None:
-        self._database = database
+        self._database, self._names = database, database.names
         self._now = now
 
     def sync(
@@ -30,94 +33,116 @@ class SqliteRoster:
         """See :class:`~sse_broker.core.ports.Roster`."""
 
         def act(db: sqlite3.Connection) -> RosterSync:
-            now = self._now()
-            left = _bury(db, now, process)
-            known = _is_known(db, process)
-            db.execute("REPLACE INTO process VALUES (?, ?, ?)", (process, now + ttl, clients))
+            run, now = _Run(db, self._names), self._now()
+            run.forgive(now)
+            left = run.bury(now, process)
+            known = run.is_known(process)
+            run("REPLACE INTO {process} VALUES (?, ?, ?)", process, now + ttl, clients)
             came = []
             for user, online in users.items():
                 if online is None:
-                    left += _remove(db, user, process)
+                    left += run.remove(user, process)
                     continue
-                if not _entries(db, user):
+                if not run.has_entries(user):
                     came.append(user)
-                db.execute("REPLACE INTO presence VALUES (?, ?, ?)", (user, process, online))
-            return RosterSync(came, left, known, _census(db, now))
+                run("REPLACE INTO {presence} VALUES (?, ?, ?)", user, process, online)
+            return RosterSync(came, left, known, run.census(now))
 
-        with self._database.turn:
-            return self._database.write(act)
+        answer = self._database.write(act)
+        assert answer is not None
+        return answer
 
     def is_online(self, user_id: str, but: str = "") -> bool:
         """See :class:`~sse_broker.core.ports.Roster`."""
         query = f"{_LIVE} AND user_id = ? LIMIT 1"
-        values = (self._now(), but, user_id)
-        return self._database.read(lambda db: db.execute(query, values).fetchone()) is not None
+        return bool(self._read(query, self._now(), but, user_id))
 
     def online(self, but: str = "") -> set[str]:
         """See :class:`~sse_broker.core.ports.Roster`."""
-        values = (self._now(), but)
-        return {
-            row[0] for row in self._database.read(lambda db: db.execute(_LIVE, values).fetchall())
-        }
+        return {row[0] for row in self._read(_LIVE, self._now(), but)}
 
     def census(self) -> Census:
         """See :class:`~sse_broker.core.ports.Roster`."""
-        return self._database.read(lambda db: _census(db, self._now()))
+        return self._database.read(lambda db: _Run(db, self._names).census(self._now()))
 
     def revoke(self, token_id: str, until: float) -> None:
         """See :class:`~sse_broker.core.ports.Roster`."""
-
-        def act(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM revoked WHERE until <= ?", (self._now(),))
-            db.execute(
-                "INSERT INTO revoked VALUES (?, ?)"
-                " ON CONFLICT (token_id) DO UPDATE SET until = max(until, excluded.until)",
-                (token_id, until),
-            )
-
-        with self._database.turn:
-            self._database.write(act)
+        self._database.write(revoking(self._names, token_id, until, self._now()))
 
     def is_revoked(self, token_id: str) -> bool:
         """See :class:`~sse_broker.core.ports.Roster`."""
-        query = "SELECT 1 FROM revoked WHERE token_id = ? AND until > ?"
-        values = (token_id, self._now())
-        return self._database.read(lambda db: db.execute(query, values).fetchone()) is not None
+        query = "SELECT 1 FROM {revoked} WHERE token_id = ? AND until > ?"
+        return bool(self._read(query, token_id, self._now()))
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        query = self._names(query)
+        return self._database.read(lambda db: db.execute(query, values).fetchall())
 
 
-def _is_known(db: sqlite3.Connection, process: str) -> bool:
-    row = db.execute("SELECT 1 FROM process WHERE name = ?", (process,)).fetchone()
-    return row is not None
+def revoking(
+    names: Names, token_id: str, until: float, now: float
+) -> Callable[[sqlite3.Connection], None]:
+    """Return what has a token remembered as revoked, in a transaction that has begun."""
+
+    def act(db: sqlite3.Connection) -> None:
+        db.execute(names("DELETE FROM {revoked} WHERE until <= ?"), (now,))
+        db.execute(
+            names(
+                "INSERT INTO {revoked} VALUES (?, ?)"
+                " ON CONFLICT (token_id) DO UPDATE SET until = max(until, excluded.until)"
+            ),
+            (token_id, until),
+        )
+
+    return act
 
 
-def _entries(db: sqlite3.Connection, user: str) -> bool:
-    row = db.execute("SELECT 1 FROM presence WHERE user_id = ? LIMIT 1", (user,)).fetchone()
-    return row is not None
+class _Run:
+    """The roster's statements, in one transaction."""
 
+    def __init__(self, db: sqlite3.Connection, names: Names) -> None:
+        self._db, self._names = db, names
 
-def _remove(db: sqlite3.Connection, user: str, process: str) -> list[str]:
-    """Take one entry out; return the user if it was the last one."""
-    gone = db.execute(
-        "DELETE FROM presence WHERE user_id = ? AND process = ?", (user, process)
-    ).rowcount
-    return [user] if gone and not _entries(db, user) else []
+    def __call__(self, query: str, *values: Any) -> sqlite3.Cursor:
+        return self._db.execute(self._names(query), values)
 
+    def forgive(self, now: float) -> None:
+        """Note that a process was heard; take out of all lives the time in which none was."""
+        silence = unheard(now, float(self("SELECT CAST(heard AS REAL) FROM {state}").fetchone()[0]))
+        if silence:
+            self("UPDATE {process} SET until = until + ?", silence)
+        self("UPDATE {state} SET heard = ?", now)
 
-def _bury(db: sqlite3.Connection, now: float, but: str) -> list[str]:
-    """Take dead processes out with their entries; return the users that have none left."""
-    left: list[str] = []
-    dead = db.execute("SELECT name FROM process WHERE until < ? AND name <> ?", (now, but))
-    for (name,) in dead.fetchall():
-        users = db.execute("SELECT user_id FROM presence WHERE process = ?", (name,)).fetchall()
-        for (user,) in users:
-            left += _remove(db, user, name)
-        db.execute("DELETE FROM process WHERE name = ?", (name,))
-    return left
+    def is_known(self, process: str) -> bool:
+        """Whether a process has reported and is not buried."""
+        return self("SELECT 1 FROM {process} WHERE name = ?", process).fetchone() is not None
 
+    def has_entries(self, user: str) -> bool:
+        """Whether any process has a user."""
+        found = self("SELECT 1 FROM {presence} WHERE user_id = ? LIMIT 1", user)
+        return found.fetchone() is not None
 
-def _census(db: sqlite3.Connection, now: float) -> Census:
-    processes, clients = db.execute(
-        "SELECT count(*), coalesce(sum(clients), 0) FROM process WHERE until >= ?", (now,)
-    ).fetchone()
-    users = db.execute(_LIVE_COUNT, (now, "")).fetchone()[0]
-    return Census(processes, clients, users)
+    def remove(self, user: str, process: str) -> list[str]:
+        """Take one entry out; return the user if it was the last one."""
+        query = "DELETE FROM {presence} WHERE user_id = ? AND process = ?"
+        gone = self(query, user, process).rowcount
+        return [user] if gone and not self.has_entries(user) else []
+
+    def bury(self, now: float, but: str) -> list[str]:
+        """Take dead processes out with their entries; return the users that have none left."""
+        left: list[str] = []
+        dead = self("SELECT name FROM {process} WHERE until < ? AND name <> ?", now, but)
+        for (name,) in dead.fetchall():
+            for (user,) in self(
+                "SELECT user_id FROM {presence} WHERE process = ?", name
+            ).fetchall():
+                left += self.remove(user, name)
+            self("DELETE FROM {process} WHERE name = ?", name)
+        return left
+
+    def census(self, now: float) -> Census:
+        """Return the sums over the live processes."""
+        processes, clients = self(
+            "SELECT count(*), coalesce(sum(clients), 0) FROM {process} WHERE until >= ?", now
+        ).fetchone()
+        return Census(processes, clients, self(_LIVE_COUNT, now, "").fetchone()[0])

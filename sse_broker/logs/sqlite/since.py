@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["READ_BACK", "Row", "boundary"]
+from sse_broker.logs.sqlite.writing import Row
+
+__all__ = ["READ_BACK", "boundary"]
 
 READ_BACK = (
-    "SELECT position, own_id, entry FROM {message} WHERE position <= ?"
-    " ORDER BY position DESC LIMIT ?"
+    "SELECT position, entry FROM {message} WHERE position <= ? ORDER BY position DESC LIMIT ?"
 )
-
-Row = tuple[int, float, int, int]
-"""Position, when it was created, its size, and the running total of sizes."""
 
 
 def boundary(

@@ -13,6 +13,7 @@ Lock map
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -21,12 +22,16 @@ import threading
 import time
 
 from sse_broker.core.sync import native_lock
+from sse_broker.logs.sqlite.files import File, folder_is_ours
 
 __all__ = ["POLL", "Bell", "Ringer"]
 
 POLL = 0.25  # seconds; the net under every ring
 LONGEST = 100  # bytes of a socket's path; the kernel's limit is 108
 FRESH = 0.05  # seconds; a folder that changed so lately is listed again
+
+
+_log = logging.getLogger("sse_broker.logs")
 
 
 def folder_of(path: str) -> str:
@@ -37,8 +42,9 @@ def folder_of(path: str) -> str:
 class Ringer:
     """Rings every process that follows a file.  Any thread."""
 
-    def __init__(self, path: str) -> None:
-        self._folder = folder_of(path)
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._folder = folder_of(file.path)
         self._lock = native_lock()
         self._seen = -1.0  # the folder's time of change when it was listed
         self._open: int | None = None
@@ -67,7 +73,8 @@ class Ringer:
         try:
             changed = os.stat(self._folder).st_mtime
             if changed != self._seen or time.time() - changed < FRESH:
-                names = os.listdir(self._folder)
+                ours = folder_is_ours(self._folder, self._file)
+                names = os.listdir(self._folder) if ours else []
                 before, (base, self._open) = self._open, _short(self._folder)
                 self._targets = [f"{base}/{name}" for name in names]
                 self._seen = changed
@@ -90,20 +97,28 @@ class Ringer:
 class Bell:
     """What one process waits at.  One thread waits; any may ring it through a Ringer."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, file: File) -> None:
         self._socket: socket.socket | None = None
         self._path = ""
         self._stopped = threading.Event()
         try:
-            folder = folder_of(path)
-            mode = stat.S_IMODE(os.stat(path).st_mode)
-            os.makedirs(folder, mode=mode | (mode & 0o444) >> 2, exist_ok=True)
+            folder = folder_of(file.path)
+            _make_folder(folder, file)
+            if not folder_is_ours(folder, file):
+                _log.warning(
+                    "%s is not used: others can put files there. Messages of other processes"
+                    " arrive up to %g s late; cure: remove that folder",
+                    folder,
+                    POLL,
+                )
+                return
             bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._path = f"{folder}/{os.getpid()}-{secrets.token_hex(4)}"
             base, fd = _short(folder)
             bell.bind(f"{base}/{os.path.basename(self._path)}")
             _close(fd)
-            os.chmod(self._path, mode)  # who may write to the file may ring
+            if file.group is not None:
+                _share(self._path, file)
             self._socket = bell
         except (OSError, AttributeError):
             pass
@@ -141,6 +156,32 @@ class Bell:
         if self._socket is not None:
             self._socket.close()
             _remove(self._path)
+
+
+def _make_folder(folder: str, file: File) -> None:
+    """Make the folder of the sockets for who may use the file, if it is not there."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return
+    if file.group is not None:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchown(handle, -1, file.group)
+            os.fchmod(handle, 0o770)
+        finally:
+            os.close(handle)
+
+
+def _share(path: str, file: File) -> None:
+    """Let the group ring a socket; whatever else may be there by now is left alone."""
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if stat.S_ISSOCK(os.fstat(handle).st_mode):
+            os.chmod(f"/proc/self/fd/{handle}", file.mode)
+            os.chown(f"/proc/self/fd/{handle}", -1, file.group or -1)
+    finally:
+        os.close(handle)
 
 
 def _short(folder: str) -> tuple[str, int | None]:
