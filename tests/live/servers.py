@@ -39,6 +39,11 @@ def until(what: Callable[[], Any], timeout: float = 10, pause: float = 0.02) -> 
         time.sleep(pause)
 
 
+def _hear_ctrl_c() -> None:
+    """A shell has what it starts in the background ignore SIGINT, and all that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """One server process group on a port."""
 
@@ -63,6 +68,7 @@ class Server:
                 cwd=ROOT,
                 env=self._env,
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
                 stdout=said,
                 stderr=said,
             )
