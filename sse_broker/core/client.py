@@ -236,6 +236,7 @@ class Client:
         "queue",
         "read_to",
         "reader",
+        "replayed",
         "sent",
         "spread",
         "tenant_id",
@@ -280,6 +281,7 @@ class Client:
         self.read_to = 0  # the position up to which its reader has read, while it is BEHIND
         self.sent = 0  # frames written; only who writes for it adds
         self.dropped = 0
+        self.replayed = 0  # messages that came from the log, after the stream had missed them
         self.end_by: float | None = None  # when it is cut if it has not ended; the reaper's
         self.drops = False  # it may read no more: what waits for it is dropped
         self.ends_soon = False  # it is cut after drain_timeout if it has not ended

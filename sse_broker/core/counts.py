@@ -16,7 +16,8 @@ __all__ = ["Counts", "Stats", "Tally"]
 class Counts:
     """Counters that only grow, but for the first, which is a gauge.
 
-    ``refusals`` counts by the setting whose limit was reached.
+    ``refusals`` counts by the setting whose limit was reached, ``resets_by`` by the
+    reason that streams were told.
     """
 
     active_connections: int = 0
@@ -29,7 +30,10 @@ class Counts:
     resets: int = 0
     rates_unchecked: int = 0
     authorizer_failures: int = 0
+    replays: int = 0
+    replayed_messages: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    resets_by: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,27 @@ class Tally:
             if setting:
                 self.gone.refusals[setting] = self.gone.refusals.get(setting, 0) + 1
 
+    def reset(self, reason: str) -> None:
+        """Count a reset by its reason."""
+        with self._lock:
+            self.gone.resets += 1
+            self.gone.resets_by[reason] = self.gone.resets_by.get(reason, 0) + 1
+
     def left_locked(self, client: Client) -> None:
         """Keep what a client that is gone had counted."""
         self.gone.client_disconnects += 1
         self.gone.messages_sent += client.sent
         self.gone.messages_dropped += client.dropped
+        self.gone.replayed_messages += client.replayed
 
     def sum_locked(self, clients: Sequence[Client]) -> Counts:
         """Return all that was counted, that of the live *clients* included."""
         gone = self.gone
-        counts = dataclasses.replace(gone, refusals=dict(gone.refusals))
+        counts = dataclasses.replace(
+            gone, refusals=dict(gone.refusals), resets_by=dict(gone.resets_by)
+        )
         counts.active_connections = len(clients)
         counts.messages_sent += sum(client.sent for client in clients)
         counts.messages_dropped += sum(client.dropped for client in clients)
+        counts.replayed_messages += sum(client.replayed for client in clients)
         return counts

@@ -51,6 +51,11 @@ class Lane:
         """Whether a call waits for a thread."""
         return bool(self._calls)
 
+    @property
+    def depth(self) -> int:
+        """How many calls wait for a thread."""
+        return len(self._calls)
+
     def submit(self, call: Callable[[], None]) -> None:
         """Have *call* run soon.  Any thread; never waits for one."""
         self._calls.append(call)

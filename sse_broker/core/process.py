@@ -29,7 +29,7 @@ from typing import Any
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
 from sse_broker.core.admission import Admission
-from sse_broker.core.client import Client
+from sse_broker.core.client import Client, State
 from sse_broker.core.commands import commands_about, mark_of
 from sse_broker.core.counts import Counts, Stats, Tally
 from sse_broker.core.delivery import MOST_BYTES, Delivery
@@ -38,6 +38,7 @@ from sse_broker.core.flow import Flow, kept_bytes
 from sse_broker.core.identity import Identity, may_read
 from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.latency import Latency
+from sse_broker.core.measures import Measures, open_descriptors
 from sse_broker.core.members import member_key, member_of
 from sse_broker.core.ports import (
     Census,
@@ -52,7 +53,7 @@ from sse_broker.core.ports import (
 )
 from sse_broker.core.presence import Presence
 from sse_broker.core.questions import Questions
-from sse_broker.core.reaper import Reaper
+from sse_broker.core.reaper import TICK, Reaper
 from sse_broker.core.rechecks import Rechecks
 from sse_broker.core.registry import Registry
 from sse_broker.core.subscriptions import Subscriptions
@@ -367,9 +368,13 @@ class Process:
         """Count a request whose rate nobody could tell."""
         self._tally.add("rates_unchecked")
 
-    def reset(self) -> None:
-        """Count a stream whose continuity could not be proved."""
-        self._tally.add("resets")
+    def reset(self, reason: str) -> None:
+        """Count a stream whose continuity could not be proved, by the reason that it is told."""
+        self._tally.reset(reason)
+
+    def replay_began(self) -> None:
+        """Count a stream that goes on where an earlier one ended."""
+        self._tally.add("replays")
 
     def publish(self, message: Message) -> Record:
         """Record a message; wait before that, bounded, while too much is on its way here.
@@ -420,6 +425,29 @@ class Process:
             senders_waiting=self.flow.waiting,
             threads=threads_of_ours(),
             streams=tuple(view_of(client, now) for client in clients),
+        )
+
+    def measures(self) -> Measures:
+        """Return what an operator watches of this process.  Memory only; never waits."""
+        clients = self._clients()
+        queued = [frames for frames in (len(client.queue.queue) for client in clients) if frames]
+        records, size = self.delivery.waiting
+        host: Any = self.delivery.host
+        runs = self._life is Life.RUNNING
+        late = self._clock.monotonic() - self.reaper.last_tick - TICK if runs else 0.0
+        return Measures(
+            queued_frames=sum(queued),
+            queued_most=max(queued, default=0),
+            clients_behind=sum(client.state is State.BEHIND for client in clients),
+            log_lag=records,
+            bytes_waiting=size,
+            senders_waiting=self.flow.waiting,
+            longest_turn=0.0 if host is None else host.take_longest_turn(),
+            reaper_late=max(0.0, late),
+            calls_waiting=0 if host is None else host.calls_waiting,
+            descriptors=open_descriptors(),
+            latency=tuple(self.delivery.latency.buckets),
+            latency_sum=self.delivery.latency.sum,
         )
 
     def stats(self) -> Stats:

@@ -76,7 +76,7 @@ class Reader:
         retry: Callable[[], int],
         authorizer: Authorizer | None = None,
         on_dropped: Callable[[Client, int], None],
-        on_reset: Callable[[], None],
+        on_reset: Callable[[str], None],
         on_failure: Callable[[], None],
         lost: str = "",
         resumed: bool = False,
@@ -231,7 +231,9 @@ class Reader:
                 self._reset(lost)
                 return
             if records:
-                self._write(self._wanted(records))
+                wanted = self._wanted(records)
+                self.client.replayed += len(wanted)
+                self._write(wanted)
                 if self._chunks:
                     return
             elif not self.client.caught_up():
@@ -264,7 +266,7 @@ class Reader:
         mark = marked(at, len(state)) if state else at
         self._chunks.append(library_frame("reset", mark, {"reason": lost.reason}))
         self._say_state(state, at)
-        self._on_reset()
+        self._on_reset(reason)
 
     def _live(self, timeout: float) -> None:
         took = self.client.take(timeout)

@@ -26,6 +26,7 @@ from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
 from sse_broker.core.grants import allows
 from sse_broker.core.identity import Identity, may_read
+from sse_broker.core.measures import Measures
 from sse_broker.core.ports import (
     Authorizer,
     Clock,
@@ -165,7 +166,9 @@ class Streams:
             here.forget(client, "log_unavailable")
             raise
         if lost:
-            here.reset()
+            here.reset(lost)
+        elif start is not None:
+            here.replay_began()
         if here.trace is not None:
             here.trace.began(client, start, lost)
         return Reader(
@@ -390,6 +393,10 @@ class Streams:
     def counts(self) -> Counts:
         """Return this process's counters.  Memory only."""
         return self.here().counts()
+
+    def measures(self) -> Measures:
+        """Return what an operator watches of this process.  Memory only; never waits."""
+        return self.here().measures()
 
     def stats(self) -> Stats:
         """See :meth:`Broker.get_stats <sse_broker.Broker.get_stats>`."""

@@ -54,6 +54,7 @@ class Host:
         self.lock = native_lock()
         self._todo: collections.deque[tuple[Any, Callable[..., None]]] = collections.deque()
         self._spread_at = 0.0
+        self.longest_turn = 0.0  # seconds, since it was asked for
         self._troubles: collections.deque[tuple[str, Any]] = collections.deque(maxlen=MOST_SAID)
 
     # From any thread.
@@ -105,6 +106,16 @@ class Host:
         finally:
             self.lock.release()
         return True
+
+    def take_longest_turn(self) -> float:
+        """Return the longest turn since this was asked, in seconds.  Any thread."""
+        longest, self.longest_turn = self.longest_turn, 0.0
+        return longest
+
+    @property
+    def calls_waiting(self) -> int:
+        """How many calls wait for a helper thread."""
+        return 0
 
     def trouble(self, text: str) -> None:
         """Have the exception that is being handled logged once no lock is held.  Never waits."""

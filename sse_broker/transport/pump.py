@@ -298,6 +298,11 @@ class Pump(Host):
                 else:
                     self._close(one)
 
+    @property
+    def calls_waiting(self) -> int:
+        """How many calls wait for a helper thread."""
+        return sum(lane.depth for lane in (self.reads, self.asks, self.ends))
+
     def turn(self) -> None:
         """Wait for something, then act on what there is."""
         self._asleep = True
@@ -307,8 +312,10 @@ class Pump(Host):
             self._patience.acquire(
                 timeout=self.GATHER
             )  # more is coming, from who needs the GIL now
+        began = self.now()
         with self.lock:
             self._act_on(events)
+        self.longest_turn = max(self.longest_turn, self.now() - began)
         for lane in (self.asks, self.ends):
             if lane.waits:
                 lane.look()
