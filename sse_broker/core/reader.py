@@ -266,7 +266,7 @@ class Reader:
         mark = marked(at, len(state)) if state else at
         self._chunks.append(library_frame("reset", mark, {"reason": lost.reason}))
         self._say_state(state, at)
-        self._on_reset(reason)
+        self._on_reset(lost.reason)
 
     def _live(self, timeout: float) -> None:
         took = self.client.take(timeout)
