@@ -350,13 +350,14 @@ export class Source {
     }
   }
 
-  // Reads on an own stream what there was before the leader's had this tab's topics.
+  // Reads on an own stream what there was before the leader's had this tab's topics. Who has no
+  // past reads only the retained messages there: the channel has all that is newer, in order.
   #catchUp(): Promise<void> {
     if (this.#closed.signal.aborted || this.#role === "leading") return Promise.resolve();
     this.#shut();
     return new Promise((ended) => {
       this.#ended = ended;
-      this.#own = this.#open(() => withTopics(this.#base.target.url, this.#topics), ended);
+      this.#own = this.#open(() => withTopics(this.#base.target.url, this.#topics), ended, !this.#cursor);
     });
   }
 
@@ -377,7 +378,8 @@ export class Source {
   #apart(): void {
     if (this.#role !== "joining") return;
     this.#role = "apart";
-    this.#own ??= this.#open(() => withTopics(this.#base.target.url, this.#topics), () => undefined);
+    this.#shut();
+    this.#own = this.#open(() => withTopics(this.#base.target.url, this.#topics), () => undefined);
   }
 
   // A tab that is looked at asks; hidden ones have slow timers, and no hurry.
@@ -392,7 +394,7 @@ export class Source {
 
   // -- what comes -------------------------------------------------------------
 
-  #open(url: () => string | Promise<string>, onLive: () => void): Connection {
+  #open(url: () => string | Promise<string>, onLive: () => void, isFresh = false): Connection {
     return new Connection({
       ...this.#base,
       lastEventId: this.#cursor,
@@ -404,6 +406,7 @@ export class Source {
           const said = Object(parsed(wire.data)) as { client_id?: string; identity?: string };
           [this.#client, this.#identity] = [said.client_id ?? "", said.identity ?? ""];
         }
+        if (isFresh && !isOurs(wire) && !retained(wire.id)) return;
         if (role === "leading") this.#tell(wire);
         this.#take(wire);
       },
