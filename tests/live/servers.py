@@ -56,7 +56,8 @@ class Server:
         **env: str,
     ) -> None:
         self.port, self._command, self._path, self._tls = port, command, path, tls
-        self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+        # A log of its own, where the test names none: else it is the instance folder's, for all.
+        self._env = {**os.environ, "SSE_LOG_URL": "memory://", "PYTHONPATH": str(ROOT), **env}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, log: Path | None = None) -> Server:
