@@ -162,3 +162,21 @@ def test_importing_needs_flask_and_nothing_else() -> None:
         "assert not bad & set(sys.modules); assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+LOCKS = re.compile(r"(\.|^)_?(lock|turn|mutex|looking)$")
+OUTWARD = re.compile(r"^_log\.|(^|\.)(spawn|fire|sleep)$")
+
+
+def test_nothing_is_logged_started_or_told_under_a_native_lock() -> None:
+    """A handler of the log may wait, or switch greenlets; whoever meets the lock then stops."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.With) and any(
+                LOCKS.search(ast.unparse(item.context_expr)) for item in node.items
+            ):
+                calls = [one for one in ast.walk(node) if isinstance(one, ast.Call)]
+                bad = [
+                    ast.unparse(one.func) for one in calls if OUTWARD.search(ast.unparse(one.func))
+                ]
+                assert not bad, f"{path}:{node.lineno} {bad}"

@@ -128,6 +128,7 @@ class _Watcher:
         self._selector.register(bell, selectors.EVENT_READ)
         self._watched: dict[int, _Ear] = {}
         self._thread: threading.Thread | None = None
+        self._is_starting = False
 
     def add(self, sock: Any, gone: Callable[[str], None]) -> Callable[[], None]:
         fd = sock.fileno()
@@ -137,8 +138,9 @@ class _Watcher:
                 self._selector.unregister(fd)  # of a socket that was closed without a word
             self._selector.register(fd, selectors.EVENT_READ)
             self._watched[fd] = entry
-            if not is_alive(self._thread):
-                self._start_locked()
+            starts = self._claims_start_locked()
+        if starts:
+            self._start()
         return lambda: self._remove(fd, entry)
 
     @property
@@ -149,15 +151,25 @@ class _Watcher:
     def mend(self) -> None:
         """Start the thread again if it died."""
         with self._lock:
-            if not self.is_well:
-                _log.error("the watcher of sockets had died; it is started again")
-                self._start_locked()
+            starts = not self.is_well and self._claims_start_locked()
+        if starts:
+            _log.error("the watcher of sockets had died; it is started again")
+            self._start()
 
-    def _start_locked(self) -> None:
+    def _claims_start_locked(self) -> bool:
+        """Whether the caller is to start a thread, and nobody else does."""
+        if self._is_starting or is_alive(self._thread):
+            return False
+        self._is_starting = True
+        return True
+
+    def _start(self) -> None:
         try:
             self._thread = spawn("watch", self._run)
         except RuntimeError:  # no more threads: until there are, heartbeats find who left
             self._thread = None
+        finally:
+            self._is_starting = False
 
     def _remove(self, fd: int, entry: _Ear) -> None:
         with self._lock:

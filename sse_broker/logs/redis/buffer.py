@@ -91,8 +91,10 @@ class Buffer:
                 _log.exception("a message that waited cannot be recorded and is left out")
             with self._lock:
                 self._waiting.popleft()
-                if not self._waiting:
+                is_over = not self._waiting
+                if is_over:
                     self._runs = False
                     self._empty.set()
-                    _log.warning("the log is back; nothing waits any more")
-                    return
+            if is_over:
+                _log.warning("the log is back; nothing waits any more")
+                return
