@@ -33,6 +33,7 @@ STEP = 0.005  # seconds between two looks of a sender that waits
 WINDOW = 1.0  # seconds in which a stream that is waited for has to make its progress
 FASTEST, ALL = 256 * 1024, 32 * 1024 * 1024  # bytes a second: of one stream, of all that are behind
 MARK_BYTES = 64 * 1024  # between two marks
+MOST_MARKS = 4096
 
 
 def kept_bytes(limits: LogLimits) -> tuple[int, int]:
@@ -87,6 +88,7 @@ class Flow:
         self.messages = 0  # sent by this process
         self._total = 0
         self._look_at = 0  # the sum at which somebody has to look again
+        self._next_mark = 0
         self._marks: list[tuple[int, int]] = []  # positions, and the sums up to them
         self._watched: dict[str, _Watched] = {}
         self._waited = 0.0  # the time of all waits: what a stream's progress is measured by
@@ -96,12 +98,17 @@ class Flow:
         """Note a message that this process has sent."""
         with self._lock:
             self.messages += 1
-            self._total += size + self._overhead
-            marks = self._marks
-            if not marks or (self._total - marks[-1][1] >= MARK_BYTES and position > marks[-1][0]):
-                marks.append((position, self._total))
-                if len(marks) > 4096:
-                    del marks[:2048]
+            self._total = total = self._total + size + self._overhead
+            if total >= self._next_mark:
+                self._mark_locked(position, total)
+
+    def _mark_locked(self, position: int, total: int) -> None:
+        marks = self._marks
+        if not marks or position > marks[-1][0]:
+            marks.append((position, total))
+            self._next_mark = total + MARK_BYTES
+            if len(marks) > MOST_MARKS:
+                del marks[: MOST_MARKS // 2]
 
     def wait(self) -> None:
         """Wait while too much is on its way.  Called by a sender, with no lock held.

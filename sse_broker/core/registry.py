@@ -160,7 +160,10 @@ class Registry:
         """
         tenant = message.tenant_id
         if message.target is Target.USER:
-            return self.clients_of(str(message.user_id), tenant)
+            user = message.user_id
+            if tenant is None and user not in self._tenants_of:  # the common case
+                return self._users.get((None, str(user)))
+            return self.clients_of(str(user), tenant)
         if message.target is Target.BROADCAST:
             if tenant is not ALL_TENANTS:
                 return self._tenants.get(_key(tenant))

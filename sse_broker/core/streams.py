@@ -343,9 +343,9 @@ class Streams:
     def publish(self, message: Message) -> Record:
         """Record a message that was checked.  See :meth:`Broker.publish`."""
         here = self.here()
-        record = here.publish(message)
-        self._say_if_alone(here)
-        return record
+        if here.life is Life.NEW:
+            self._say_if_alone()
+        return here.publish(message)
 
     def ask(self, what: str, about: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """Return every process's answer to a question, and how many did not answer in time.
@@ -409,10 +409,10 @@ class Streams:
         """
         return self.here().admission.retry()
 
-    def _say_if_alone(self, here: Process) -> None:
+    def _say_if_alone(self) -> None:
         """Warn once where a process sends over a log of its own that nobody else reads."""
         said = self.log.shared or self.is_served or self._said_alone or not self.is_hosted
-        if here.life is Life.NEW and not said:
+        if not said:
             self._said_alone = True
             _log.warning(
                 "a message was sent over %s, the log of one process, by a process that has no"
