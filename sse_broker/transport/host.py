@@ -18,6 +18,7 @@ Lock map
 from __future__ import annotations
 
 import collections
+import ctypes
 import logging
 import sys
 import time
@@ -28,7 +29,7 @@ from sse_broker.core.audience import Audience, Bucket
 from sse_broker.core.client import Client
 from sse_broker.core.ports import Record
 from sse_broker.core.sync import native_lock
-from sse_broker.transport.batch import Batch
+from sse_broker.transport.batch import Batch, as_chunk
 from sse_broker.transport.rows import Row, offer
 from sse_broker.transport.sockets import FLAGS, send
 from sse_broker.transport.transport import State, Transport
@@ -152,6 +153,10 @@ class Host:
 
     def write(self, clients: Sequence[Client], records: Sequence[Record]) -> None:
         """Write records to each client that is idle; queue them for the others."""
+        if len(clients) == len(records) == 1 and not isinstance(clients, Audience):
+            self._write_record(clients[0], records[0])
+            self._spread_at = self.now()
+            return
         batch = Batch(records)
         if isinstance(clients, Audience) and len(clients) >= TOGETHER:
             self._write_row(clients, batch)
@@ -190,6 +195,27 @@ class Host:
         try:
             took = send(transport.fd, data, c_size, FLAGS)
             transport.note(batch)
+        except BaseException:  # how much of it is out? it comes back with its last id
+            self.end(transport, "error")
+            raise
+        if took == size:
+            client.last_seen = self.now()
+        else:
+            self._keep_rest(transport, data, took)
+
+    def _write_record(self, client: Client, record: Record) -> None:
+        """As :meth:`_write_one`, for the commonest batch: one record to one client."""
+        transport = client.transport
+        if transport is None or not transport.takes(record.position):
+            if transport is not None:
+                transport.rouse()
+            client.offer(record)
+            return
+        data = as_chunk(record.frame) if transport.chunked else record.frame
+        size = len(data)
+        try:
+            took = send(transport.fd, data, ctypes.c_size_t(size), FLAGS)
+            transport.note_record(record)
         except BaseException:  # how much of it is out? it comes back with its last id
             self.end(transport, "error")
             raise

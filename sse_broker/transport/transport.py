@@ -40,6 +40,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sse_broker.core.client import Client
 from sse_broker.core.client import State as ClientState
+from sse_broker.core.ports import Record
 from sse_broker.core.reader import Reader
 from sse_broker.transport.batch import Batch
 
@@ -194,6 +195,12 @@ class Transport:
         self.reader.cursor = batch.last
         self.client.sent += batch.count
         self.written += batch.size
+
+    def note_record(self, record: Record) -> None:
+        """As :meth:`note`, for one record that was written alone."""
+        self.reader.cursor = record.position
+        self.client.sent += 1
+        self.written += len(record.frame)
 
     def settle(self) -> None:
         """Give this stream, its client and its reader their share of what its rows were written."""
