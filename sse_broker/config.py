@@ -33,6 +33,7 @@ KEYS = (
     "SSE_JWT_COOKIE",
     "SSE_JWT_QUERY",
     "SSE_CORS_HEADERS",
+    "SSE_TICKETS",
     "SSE_JWT_KEY",
     "SSE_LOG_URL",
     "SSE_PROXIES",

@@ -152,6 +152,15 @@ class Roster(Protocol):
     def is_revoked(self, token_id: str) -> bool:
         """Whether a token is revoked."""
 
+    def keep(self, name: str, value: str, until: float) -> str:
+        """Keep *value* under a name until then, if nothing is; return what is kept there.
+
+        One step: of two that keep different values at once both get the same one.
+        """
+
+    def kept(self, name: str) -> str | None:
+        """Return what is kept under a name, if anything is."""
+
 
 Wants = Callable[[Message | Command], bool]
 """Whether a reader may have a message.  Memory only."""

@@ -37,6 +37,8 @@ class MemoryRoster:
         self._online = 0  # users who are online in any of the processes
         self._revoked: dict[str, float] = {}
         self._heard = 0.0  # when any process last reported
+        self._kept: dict[str, tuple[str, float]] = {}  # name: (value, until)
+        self._tidy_at = 100  # entries, when those that are over are looked for
 
     def sync(
         self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
@@ -85,6 +87,24 @@ class MemoryRoster:
         with self._lock:
             self._revoked = {token: end for token, end in self._revoked.items() if end > now}
             self._revoked[token_id] = max(until, self._revoked.get(token_id, 0.0))
+
+    def keep(self, name: str, value: str, until: float) -> str:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        now = self._clock.time()
+        with self._lock:
+            if len(self._kept) >= self._tidy_at or self._is_over_locked(name, now):
+                self._kept = {one: kept for one, kept in self._kept.items() if kept[1] > now}
+                self._tidy_at = 100 + 2 * len(self._kept)
+            return self._kept.setdefault(name, (value, until))[0]
+
+    def _is_over_locked(self, name: str, now: float) -> bool:
+        return name in self._kept and self._kept[name][1] <= now
+
+    def kept(self, name: str) -> str | None:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        with self._lock:
+            value, until = self._kept.get(name, (None, 0.0))
+        return value if until > self._clock.time() else None
 
     def is_revoked(self, token_id: str) -> bool:
         """See :class:`~sse_broker.core.ports.Roster`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +32,7 @@ from sse_broker.web.said import Said
 from sse_broker.web.script import client_script
 from sse_broker.web.stream import take_out_forgotten
 from sse_broker.web.subscriptions import add_subscriptions
+from sse_broker.web.tickets import Tickets, add_tickets
 
 __all__ = ["create_blueprint"]
 
@@ -43,6 +45,7 @@ def create_blueprint(
     publish_authenticator: PublishAuthenticator | str | None = None,
     cors_origins: Iterable[str] = (),
     cors_headers: Iterable[str] = (),
+    tickets: bool = False,
     name: str = "sse",
 ) -> Blueprint:
     """Return a blueprint that serves *broker*; register it with a ``url_prefix``.
@@ -57,7 +60,9 @@ def create_blueprint(
     ``GET client.js`` is the script for pages, the same for everybody.
     ``GET healthz``, ``readyz`` and ``metrics`` tell nothing of users or topics.
     *cors_origins* are the exact origins of other sites whose pages may use all
-    this, *cors_headers* the request headers that these may set.
+    this, *cors_headers* the request headers that these may set.  With *tickets*,
+    ``POST ticket`` gives whom *authenticator* recognises a ticket for one stream
+    (:mod:`sse_broker.web.tickets`).
 
     :raises InvalidConfig: *publish_authenticator* is empty, or an origin is none,
         or there is a rate and the extra ``limits`` is not installed.
@@ -71,7 +76,36 @@ def create_blueprint(
         authenticator = auth.development_authenticator(said, served_only=True)
     door = Door(streams, rates, authenticator, topic_resolver, said)
     blueprint = Blueprint(name, __name__)
+    if tickets:
+        desk = Tickets(streams)
+        add_tickets(blueprint, door, desk)
+        door = dataclasses.replace(door, authenticator=desk.or_else(authenticator))
     _look_around(blueprint, broker)
+
+    _guard(blueprint, door, allowed)
+
+    @blueprint.get("/stream")
+    def stream() -> Response:
+        return stream_response(door, request)
+
+    @blueprint.get("/client.js")
+    def client_js() -> Response:
+        return client_script(request)
+
+    streams.each_tick(lambda: carry_over(streams), "metrics")
+    streams.each_tick(lambda: refused_here().say_due(), "refusals")
+    streams.each_tick(take_out_forgotten)
+    streams.look_after("watcher", watch.is_well, watch.mend)
+    add_health(blueprint, broker)
+    add_subscriptions(blueprint, door)
+    blueprint.record(lambda state: _call_within(broker, cast(Flask, state.app)))
+    if publish_authenticator is not None:
+        add_publisher_routes(blueprint, broker, rates, publish_authenticator, said)
+    return blueprint
+
+
+def _guard(blueprint: Blueprint, door: Door, allowed: AllowList) -> None:
+    """Judge each request before its view, and finish each answer, whoever made it."""
 
     @blueprint.before_request
     def check_origin() -> None:
@@ -96,25 +130,6 @@ def create_blueprint(
         if error.code and error.code >= 400:
             note(f"{error.code} {error.name}", error.code, str(error.description))
         return error if error.response else (jsonify(error=error.description), error.code)
-
-    @blueprint.get("/stream")
-    def stream() -> Response:
-        return stream_response(door, request)
-
-    @blueprint.get("/client.js")
-    def client_js() -> Response:
-        return client_script(request)
-
-    streams.each_tick(lambda: carry_over(streams), "metrics")
-    streams.each_tick(lambda: refused_here().say_due(), "refusals")
-    streams.each_tick(take_out_forgotten)
-    streams.look_after("watcher", watch.is_well, watch.mend)
-    add_health(blueprint, broker)
-    add_subscriptions(blueprint, door)
-    blueprint.record(lambda state: _call_within(broker, cast(Flask, state.app)))
-    if publish_authenticator is not None:
-        add_publisher_routes(blueprint, broker, rates, publish_authenticator, said)
-    return blueprint
 
 
 def _look_around(blueprint: Blueprint, broker: Broker) -> None:

@@ -37,8 +37,9 @@ class SSE(Sender[str]):
     folder), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
     ``SSE_JWT_JWKS_URL``, ``SSE_JWT_ALGORITHMS``, ``SSE_JWT_AUDIENCE``,
     ``SSE_JWT_ISSUER``, ``SSE_JWT_COOKIE``, ``SSE_JWT_QUERY``, ``SSE_DEV_AUTH``,
-    ``SSE_CORS_ORIGINS``, ``SSE_CORS_HEADERS``, and ``SSE_<SETTING>`` for every setting of
-    :class:`BrokerConfig`.  Lists may be strings with commas.  What is passed
+    ``SSE_CORS_ORIGINS``, ``SSE_CORS_HEADERS``, ``SSE_TICKETS``, and
+    ``SSE_<SETTING>`` for every setting of :class:`BrokerConfig`.  Lists may be strings
+    with commas.  What is passed
     here goes before what is configured.
 
     Templates have ``sse_script()``, the tag of ``client.js`` that tells it where the
@@ -92,6 +93,7 @@ class SSE(Sender[str]):
             or None,
             cors_origins=config.get("SSE_CORS_ORIGINS") or (),
             cors_headers=config.get("SSE_CORS_HEADERS") or (),
+            tickets=auth.is_yes(config.get("SSE_TICKETS")),
         )
         app.register_blueprint(blueprint, url_prefix=config.get("SSE_URL_PREFIX", "/sse"))
         add_page_helpers(app, broker, blueprint.name)

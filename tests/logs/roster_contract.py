@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from sse_broker.core.ports import Census
 from sse_broker.wire.command import Act, Command
 from tests.logs.case import LogCase
@@ -107,3 +109,29 @@ class RosterContract(LogCase):
         assert [one.message for one in self.log.read(after, 9)] == [
             Command(Act.REVOKE, "token", "stolen")
         ]
+
+    def test_of_two_words_under_one_name_the_first_is_kept_for_its_time(self) -> None:
+        roster, now = self.log.roster, self.clock.time()
+
+        assert roster.kept("name") is None
+        assert roster.keep("name", "one", now + 10) == "one"
+        assert roster.keep("name", "two", now + 90) == "one"
+        assert roster.keep("other", "two", now + 90) == "two"
+        assert roster.kept("name") == "one"
+
+    def test_of_many_who_keep_a_word_at_once_one_wins(self) -> None:
+        roster, until = self.log.roster, self.clock.time() + 60
+        gate, got = threading.Barrier(6), []
+
+        def keep(word: str) -> None:
+            gate.wait(10)
+            got.append(roster.keep("name", word, until))
+
+        threads = [threading.Thread(target=keep, args=(f"word {n}",)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+
+        assert len(got) == 6
+        assert len(set(got)) == 1

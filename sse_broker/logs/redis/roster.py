@@ -26,6 +26,7 @@ class RedisRoster:
         self._presence, self._processes = options.key("presence"), options.key("processes")
         self._online = options.key("online")
         self._revoked, self._meta = options.key("revoked"), options.key("meta")
+        self._kept = options.key("kept")
 
     def sync(
         self, process: str, clients: int, users: Mapping[str, bool | None], ttl: float
@@ -77,6 +78,27 @@ class RedisRoster:
         """See :class:`~sse_broker.core.ports.Roster`."""
         until = self._link.call(lambda client: client.zscore(self._revoked, token_id))
         return until is not None and until > self._time()
+
+    def keep(self, name: str, value: str, until: float) -> str:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        key, now = f"{self._kept}:{name}", self._time()
+        for_ms = max(1, int(until * 1000 - now))
+
+        def act(client: Any) -> str:
+            for _ in range(3):  # what is there may end between the two
+                if client.set(key, value, nx=True, px=for_ms):
+                    break
+                found = client.get(key)
+                if found is not None:
+                    return str(found.decode())
+            return value
+
+        return str(self._link.call(act))
+
+    def kept(self, name: str) -> str | None:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        found = self._link.call(lambda client: client.get(f"{self._kept}:{name}"))
+        return None if found is None else str(found.decode())
 
     def _live(self) -> dict[str, int]:
         """Return the live processes and how many streams each has."""

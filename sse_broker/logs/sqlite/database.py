@@ -33,6 +33,7 @@ from sse_broker.core.sync import NativeLock, native_lock
 from sse_broker.errors import LogUnavailable
 from sse_broker.logs.epochs import Epochs
 from sse_broker.logs.sqlite.files import File
+from sse_broker.logs.sqlite.kept import SqliteKept
 from sse_broker.logs.sqlite.reading import Reading
 from sse_broker.logs.sqlite.retained import SqliteRetained
 from sse_broker.logs.sqlite.schema import Names, check, prepare
@@ -76,6 +77,7 @@ class Database:
         self.timeout = timeout
         self.epochs = Epochs(BITS)
         self.retained = SqliteRetained(names)
+        self.kept = SqliteKept(names)
         self._turn = native_lock()
         self._synchronous = synchronous
         self._writer: sqlite3.Connection | None = None
@@ -242,6 +244,7 @@ class Database:
             found = os.stat(self.path)
             self.epochs.enter(*prepare(db, self.path, self.names, found.st_ino))
             self.retained.prepare(db)
+            self.kept.prepare(db)
             db.execute("COMMIT")
         except BaseException:
             db.close()

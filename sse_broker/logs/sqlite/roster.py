@@ -78,6 +78,18 @@ class SqliteRoster:
         query = self._names(query)
         return self._database.read(lambda db: db.execute(query, values).fetchall())
 
+    def keep(self, name: str, value: str, until: float) -> str:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        table = self._database.kept
+        answer = self._database.write(lambda db: table.put(db, name, value, until, self._now()))
+        assert answer is not None
+        return answer
+
+    def kept(self, name: str) -> str | None:
+        """See :class:`~sse_broker.core.ports.Roster`."""
+        table = self._database.kept
+        return self._database.read(lambda db: table.get(db, name, self._now()))
+
 
 def revoking(
     names: Names, token_id: str, until: float, now: float
