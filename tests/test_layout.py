@@ -165,7 +165,7 @@ def test_importing_needs_flask_and_nothing_else() -> None:
 
 
 LOCKS = re.compile(r"(\.|^)_?(lock|turn|mutex|looking)$")
-OUTWARD = re.compile(r"^_log\.|(^|\.)(spawn|fire|sleep)$")
+OUTWARD = re.compile(r"^_log\.|(^|\.)(spawn|fire|sleep|is_alive)$")
 
 
 def test_nothing_is_logged_started_or_told_under_a_native_lock() -> None:

@@ -78,9 +78,12 @@ class Lane:
 
     def _needs_one(self) -> bool:
         now = self._now()
+        # Under gevent a look at a thread switches greenlets, so no lock is held for it.
+        dead = [thread for thread in list(self._began) if not thread.is_alive()]
         with self._lock:
-            threads = {one: began for one, began in self._began.items() if one.is_alive()}
-            self._began = threads
+            threads = self._began
+            for thread in dead:
+                threads.pop(thread, None)
             idle = sum(began is None for began in threads.values()) + self._starting
             quick = sum(began is not None and now - began < SLOW for began in threads.values())
             if len(self._calls) <= idle or idle + quick >= self._width:
