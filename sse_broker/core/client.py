@@ -374,6 +374,10 @@ class Client:
             return True
         return any(matches(pattern, topic) for pattern in self.patterns for topic in message.topics)
 
+    def reads(self, topic: str) -> bool:
+        """Whether the client subscribes to *topic*, by its name or by a pattern."""
+        return topic in self.names or any(matches(pattern, topic) for pattern in self.patterns)
+
     def offer(self, record: Record) -> bool:
         """Queue *record* and say whether it was taken.  Any thread; never blocks.
 

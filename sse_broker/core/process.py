@@ -40,6 +40,7 @@ from sse_broker.core.inspection import Inspection, threads_of_ours, view_of
 from sse_broker.core.latency import Latency
 from sse_broker.core.measures import Measures, open_descriptors
 from sse_broker.core.members import member_key, member_of
+from sse_broker.core.overview import PAGE, overview_of, page_of
 from sse_broker.core.ports import (
     Census,
     Clock,
@@ -64,6 +65,8 @@ from sse_broker.wire.command import Act, Command
 from sse_broker.wire.message import Message
 
 __all__ = ["Life", "Process"]
+
+MOST_NAMES = 500  # topics among which one like a name that nobody has is looked for
 
 _log = logging.getLogger("sse_broker.broker")
 
@@ -497,6 +500,13 @@ class Process:
             return self._listeners(str(about.get("topic", "")), about.get("tenant_id"))
         if what == "explain":
             return self._account(about)
+        if what == "overview":
+            host = self.delivery.host
+            kind = "" if host is None else type(host).__name__.lower()
+            now = self._clock.monotonic()
+            return overview_of(self._clients(), kind, self.counts(), self.measures(), now)
+        if what == "find":
+            return self._find(about)
         return None
 
     def _listeners(self, topic: str, tenant: str | None) -> dict[str, int]:
@@ -506,6 +516,19 @@ class Process:
         with self._lock:
             clients = self._registry.match(message)
         return {"clients": len(clients), "users": len({client.user_id for client in clients})}
+
+    def _find(self, about: dict[str, Any]) -> dict[str, Any]:
+        user, topic = str(about.get("user") or ""), str(about.get("topic") or "")
+        tenant, most = str(about.get("tenant") or ""), int(about.get("most", PAGE))
+        with self._lock:
+            clients = self._registry.clients_of(user) if user else self._registry.clients()
+            names = self._registry.topic_names(MOST_NAMES) if topic else []
+        chosen = [
+            client
+            for client in clients
+            if (not tenant or client.tenant_id == tenant) and (not topic or client.reads(topic))
+        ]
+        return {**page_of(chosen, most, self._clock.monotonic()), "names": names}
 
     def _account(self, about: dict[str, Any]) -> list[dict[str, Any]]:
         user, message = str(about.get("user_id", "")), about.get("message")

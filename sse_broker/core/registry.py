@@ -9,6 +9,7 @@ What :meth:`Registry.match` returns are tuples that later changes leave alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from sse_broker.core.audience import Audience, Bucket, Buckets, Union
@@ -71,6 +72,10 @@ class Registry:
     def of_user(self, tenant_id: str | None, user_id: str) -> int:
         """Return how many clients a user of a tenant has."""
         return self._users.count((tenant_id, user_id))
+
+    def topic_names(self, most: int) -> list[str]:
+        """Return some of the topics that somebody subscribes to by name."""
+        return [topic for _, topic in itertools.islice(self._topics, most)]
 
     @property
     def has_tenants(self) -> bool:

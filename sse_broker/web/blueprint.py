@@ -22,6 +22,8 @@ from sse_broker.transport import watch
 from sse_broker.web import auth
 from sse_broker.web.connect import come_back, stream_response
 from sse_broker.web.cors import AllowList
+from sse_broker.web.dashboard import add_dashboard
+from sse_broker.web.dashboard.routes import DashboardAuthorizer
 from sse_broker.web.door import Door
 from sse_broker.web.health import add_health
 from sse_broker.web.publish import add_publisher_routes
@@ -43,6 +45,7 @@ def create_blueprint(
     topic_resolver: auth.TopicResolver = auth.default_topic_resolver,
     *,
     publish_authenticator: PublishAuthenticator | str | None = None,
+    dashboard_authorizer: DashboardAuthorizer | str | None = None,
     cors_origins: Iterable[str] = (),
     cors_headers: Iterable[str] = (),
     tickets: bool = False,
@@ -57,6 +60,8 @@ def create_blueprint(
     ``GET stats`` and ``GET online`` exist only with a *publish_authenticator*: a
     bearer token, or a function of the request that returns whether it may, or a
     :class:`~sse_broker.web.publisher.Publisher` that says what it may.
+    ``GET dashboard`` is the operators' page, for whom *dashboard_authorizer*, a
+    function of the request or a token, lets in; without one it is there in debug mode only.
     ``GET client.js`` is the script for pages, the same for everybody.
     ``GET healthz``, ``readyz`` and ``metrics`` tell nothing of users or topics.
     *cors_origins* are the exact origins of other sites whose pages may use all
@@ -98,6 +103,7 @@ def create_blueprint(
     streams.look_after("watcher", watch.is_well, watch.mend)
     add_health(blueprint, broker)
     add_subscriptions(blueprint, door)
+    add_dashboard(blueprint, broker, dashboard_authorizer)
     blueprint.record(lambda state: _call_within(broker, cast(Flask, state.app)))
     if publish_authenticator is not None:
         add_publisher_routes(blueprint, broker, rates, publish_authenticator, said)

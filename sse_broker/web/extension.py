@@ -17,6 +17,7 @@ from sse_broker.errors import BrokerError, InvalidConfig
 from sse_broker.servers.serverlog import speak
 from sse_broker.web import auth
 from sse_broker.web.blueprint import create_blueprint
+from sse_broker.web.dashboard.routes import DashboardAuthorizer
 from sse_broker.web.default_log import default_log, say_strangers
 from sse_broker.web.page import add_page_helpers
 from sse_broker.web.publisher import PublishAuthenticator
@@ -34,7 +35,7 @@ class SSE(Sender[str]):
 
     Configuration keys: ``SSE_URL_PREFIX`` (``/sse``), ``SSE_LOG_URL``
     (:func:`~sse_broker.web.default_log.default_log`: SQLite in the app's instance
-    folder), ``SSE_PUBLISH_TOKEN``, ``SSE_JWT_KEY``,
+    folder), ``SSE_PUBLISH_TOKEN``, ``SSE_DASHBOARD_TOKEN``, ``SSE_JWT_KEY``,
     ``SSE_JWT_JWKS_URL``, ``SSE_JWT_ALGORITHMS``, ``SSE_JWT_AUDIENCE``,
     ``SSE_JWT_ISSUER``, ``SSE_JWT_COOKIE``, ``SSE_JWT_QUERY``, ``SSE_DEV_AUTH``,
     ``SSE_CORS_ORIGINS``, ``SSE_CORS_HEADERS``, ``SSE_TICKETS``, and
@@ -57,12 +58,14 @@ class SSE(Sender[str]):
         topic_resolver: auth.TopicResolver = auth.default_topic_resolver,
         authorizer: Authorizer | None = None,
         publish_authenticator: PublishAuthenticator | str | None = None,
+        dashboard_authorizer: DashboardAuthorizer | str | None = None,
     ) -> None:
         self._given = broker
         self._authenticator = authenticator
         self._topic_resolver = topic_resolver
         self._authorizer = authorizer
         self._publish_authenticator = publish_authenticator
+        self._dashboard_authorizer = dashboard_authorizer
         self._last: Broker | None = None
         if app is not None:
             self.init_app(app)
@@ -90,6 +93,9 @@ class SSE(Sender[str]):
             self._topic_resolver,
             publish_authenticator=self._publish_authenticator
             or config.get("SSE_PUBLISH_TOKEN")
+            or None,
+            dashboard_authorizer=self._dashboard_authorizer
+            or config.get("SSE_DASHBOARD_TOKEN")
             or None,
             cors_origins=config.get("SSE_CORS_ORIGINS") or (),
             cors_headers=config.get("SSE_CORS_HEADERS") or (),
