@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
 
-.PHONY: help js run test docs dist check format fast coverage live bench bench-peers torture soak clean
+.PHONY: help js run test docs dist check format fast coverage live bench bench-peers torture soak fuzz clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ dist: $(VENV)/.dev ## Build what is published, twice the same, into dist/; see R
 		&& tar --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner \
 			-cf - $${one%.tar.gz} | gzip -n9 > $$one && rm -r $${one%.tar.gz}; done
 	$(BIN)/twine check --strict dist/*
+
+fuzz: $(VENV)/.dev ## Generate many more inputs for parsers and HTTP than CI does
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/wire tests/web/test_openapi.py
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .coverage .demo build *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

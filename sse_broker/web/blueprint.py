@@ -26,6 +26,7 @@ from sse_broker.web.dashboard import add_dashboard
 from sse_broker.web.dashboard.routes import DashboardAuthorizer
 from sse_broker.web.door import Door
 from sse_broker.web.health import add_health
+from sse_broker.web.openapi import add_openapi
 from sse_broker.web.publish import add_publisher_routes
 from sse_broker.web.publisher import PublishAuthenticator, check_publish_authenticator
 from sse_broker.web.refusal import note, refuse
@@ -104,6 +105,7 @@ def create_blueprint(
     add_health(blueprint, broker)
     add_subscriptions(blueprint, door)
     add_dashboard(blueprint, broker, dashboard_authorizer)
+    add_openapi(blueprint)
     blueprint.record(lambda state: _call_within(broker, cast(Flask, state.app)))
     if publish_authenticator is not None:
         add_publisher_routes(blueprint, broker, rates, publish_authenticator, said)

@@ -154,6 +154,8 @@ class Message:
         draft.target = target if type(target) is Target else _target(target)
         draft.data = text = data if type(data) is str else encode_data(data)
         draft.event = name = _event(event)
+        if topics != () and not isinstance(topics, list | tuple):
+            raise InvalidMessage("topics is a list of names", field="topics")
         draft.user_id, draft.topic, draft.topics = user_id, topic, topics
         draft.tenant_id = (
             tenant_id
