@@ -8,6 +8,7 @@ to the process that used it.  What hosts of streams call is another object,
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ from sse_broker.wire.topics import check_name
 
 __all__ = ["Broker"]
 
-REVOKED_FOR = 86_400.0  # seconds
+EARLIEST = 1e9  # seconds since the Unix epoch, in 2001: what is less was meant as something else
 
 
 class Broker(Sender[str]):
@@ -177,11 +178,12 @@ class Broker(Sender[str]):
         """
         tenant = self._tenant(tenant_id)
         command = of_member(Act.DISCONNECT_USER, normal_user_id(user_id), tenant, reason)
-        self._command(command, REMEMBERED)
+        self._command(command, self._clock.time() + REMEMBERED)
 
     def disconnect_client(self, client_id: str, reason: str = "disconnected") -> None:
         """End one stream, whichever process has it.  As :meth:`disconnect_user`."""
-        self._command(Command(Act.DISCONNECT_CLIENT, client_id, reason), REMEMBERED)
+        command = Command(Act.DISCONNECT_CLIENT, client_id, reason)
+        self._command(command, self._clock.time() + REMEMBERED)
 
     def revoke(
         self, token_id: str, expires_at: float | None = None, reason: str = "revoked"
@@ -191,20 +193,21 @@ class Broker(Sender[str]):
         A stream ends at once: what waits for it is dropped, it gets ``event: close``
         with *reason*, and is cut after the setting ``drain_timeout``.
         *token_id* is what identities carry (the claim ``jti`` of a JWT).  It is
-        refused with 401 until *expires_at*, in seconds since the Unix epoch, or
-        for a day where that is not said.
+        refused with 401 until *expires_at*, in seconds since the Unix epoch, when it
+        ends by itself.  Where that is not said, it is refused for good, and the log
+        remembers it for good.
 
-        :raises InvalidMessage: *token_id* or *reason* is empty, too long or more than a line.
+        :raises InvalidMessage: *token_id* or *reason* is empty, too long or more than a line,
+            or *expires_at* is no moment.
         :raises LogUnavailable: the token may still be accepted.
         """
         command = Command(Act.REVOKE, token_id, reason)
-        now = self._clock.time()
-        self._command(command, REVOKED_FOR if expires_at is None else expires_at - now)
+        self._command(command, math.inf if expires_at is None else _moment(expires_at))
 
-    def _command(self, command: Command, remembered: float) -> None:
+    def _command(self, command: Command, until: float) -> None:
         # Both in one step: a stream that registers meanwhile, and a process that misses
         # the record, meet one of the two.
-        self.log.revoke(mark_of(command), self._clock.time() + remembered, command)
+        self.log.revoke(mark_of(command), until, command)
 
     def _tenant(self, tenant_id: UserID | AllTenants | None) -> str | None:
         """Return the tenant that a call is about; ``None`` is whatever tenant."""
@@ -355,9 +358,21 @@ class Broker(Sender[str]):
         )
 
 
+def _moment(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not value >= EARLIEST:  # type: ignore[operator]  # a number; NaN is not
+        raise InvalidMessage(
+            f"expires_at is a moment in seconds since the Unix epoch, not {value!r}; leave it out"
+            " to have the token refused for good",
+            field="expires_at",
+        )
+    return float(value)  # type: ignore[arg-type]  # a number
+
+
 def _limits(config: BrokerConfig) -> LogLimits:
     return LogLimits(
         resume_window=config.resume_window,
+        resume_bytes=config.resume_bytes,
         history_size=config.history_size,
         history_ttl=config.history_ttl,
         history_bytes=config.history_bytes,

@@ -190,7 +190,13 @@ class BrokerConfig:
         64 * 1024 * 1024, at_least(0), "bytes", "How large that history may be; 0 is no limit."
     )
     resume_window: float = option(
-        60.0, at_least(0), "s", "Kept for reconnects in any case, at most 16 MiB; 0 is off."
+        60.0, at_least(0), "s", "Kept for reconnects in any case, up to `resume_bytes`; 0 is off."
+    )
+    resume_bytes: int = option(
+        16 * 1024 * 1024,
+        at_least(65_536),
+        "bytes",
+        "How large that may be; a sender waits while half of it is on its way.",
     )
     retained_size: int = option(
         10_000,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sse_broker.errors import AuthenticationFailed, InvalidUserID
+from sse_broker.wire.command import is_line
 from sse_broker.wire.ids import UserID, normal_tenant_id, normal_user_id
 from sse_broker.wire.topics import check_pattern, covers
 
@@ -26,7 +27,7 @@ class Identity:
 
     :raises InvalidUserID: the user or tenant id is none.
     :raises InvalidTopic: one of *topics* is neither a name nor a pattern.
-    :raises AuthenticationFailed: *expires_at* is no number.
+    :raises AuthenticationFailed: *expires_at* is no number, or *token_id* cannot be revoked.
     """
 
     user_id: UserID
@@ -63,6 +64,12 @@ class Identity:
             put(self, "topics", tuple(check_pattern(topic) for topic in self.topics))
         if self.expires_at is not None:
             put(self, "expires_at", _end(self.expires_at))
+        if self.token_id and not is_line(self.token_id):
+            raise AuthenticationFailed(
+                "token_id (the jti of a token) has to be 1 to 256 printable characters, or the"
+                " token could not be revoked",
+                field="token_id",
+            )
 
     @property
     def digest(self) -> str:

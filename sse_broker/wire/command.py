@@ -13,10 +13,15 @@ from typing import ClassVar
 from sse_broker.errors import InvalidMessage
 from sse_broker.wire.ids import normal_user_id
 
-__all__ = ["Act", "Command"]
+__all__ = ["Act", "Command", "is_line"]
 
 MAX_CHARS = 256
 MAX_DETAIL = 64 * 1024  # characters
+
+
+def is_line(text: object) -> bool:
+    """Whether *text* can be said in a command: 1 to 256 printable characters."""
+    return isinstance(text, str) and text.isprintable() and 0 < len(text) <= MAX_CHARS
 
 
 class Act(str, enum.Enum):
@@ -62,12 +67,7 @@ class Command:
         if self.act in (Act.DISCONNECT_USER, Act.RECHECK):
             put(self, "value", normal_user_id(self.value))
         for field in ("value", "reason"):
-            text = getattr(self, field)
-            if (
-                not isinstance(text, str)
-                or not text.isprintable()
-                or not 0 < len(text) <= MAX_CHARS
-            ):
+            if not is_line(getattr(self, field)):
                 raise InvalidMessage(
                     f"{field} must be a line of 1 to {MAX_CHARS} characters", field=field
                 )
