@@ -147,6 +147,7 @@ class Process:
             self._report,
             lambda client: self.delivery.settle((client,)),
             functools.partial(_end_each, self._remains),
+            reports_apart=log.shared,
         )
         self.presence.nudge = self.reaper.nudge
         self.questions = Questions(log, self.presence.process, self.answer)

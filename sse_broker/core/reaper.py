@@ -39,8 +39,9 @@ class Reaper:
     they have been offered everything and how many bytes that were, to whomever.
     *forget* takes a client out whose stream will not do it by itself any more.
     *tick* is called after every sweep, *report* with the time then and soon after
-    every :meth:`nudge`.  *settle* has a client know what was written to it, before
-    it is taken for a quiet one.
+    every :meth:`nudge`; with *reports_apart*, where a report may wait for a file or a
+    network, on a thread of its own, so that no sweep waits for it.  *settle* has a
+    client know what was written to it, before it is taken for a quiet one.
 
     The thread holds no reference to the reaper between its turns: where the broker has
     been dropped without ``stop()``, it calls *orphaned*, which must not hold one
@@ -58,6 +59,8 @@ class Reaper:
         report: Callable[[float], None] = lambda _: None,
         settle: Callable[[Client], None] = lambda _: None,
         orphaned: Callable[[], None] = lambda: None,
+        *,
+        reports_apart: bool = False,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -71,6 +74,8 @@ class Reaper:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._apart = reports_apart
+        self._reports: threading.Thread | None = None
         self._bytes_then, self._told_at = 0, clock.monotonic()
         self._last_error = self._last_away = -LOG_EVERY
         self.last_tick = clock.monotonic()
@@ -94,16 +99,25 @@ class Reaper:
         self._stop.clear()
         self._wake.clear()
         self.last_tick = self._clock.monotonic()
-        run = functools.partial(_run, weakref.ref(self), self._stop, self._wake, self._orphaned)
+        wake = self._stop if self._apart else self._wake
+        run = functools.partial(_run, weakref.ref(self), self._stop, wake, self._orphaned)
         self._thread = spawn("reaper", run)
+        self._start_reports()
+
+    def _start_reports(self) -> None:
+        if self._apart and not self._stop.is_set() and not is_alive(self._reports):
+            run = functools.partial(_run_reports, weakref.ref(self), self._stop, self._wake)
+            self._reports = spawn("presence", run)
 
     def stop(self) -> None:
         """End the thread and wait for it, 5 s at most.  Idempotent."""
         self._stop.set()
         self._wake.set()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5)
+        threads = self._thread, self._reports
+        self._thread = self._reports = None
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(timeout=5)
 
     def nudge(self) -> None:
         """Have a report made soon.  Never waits."""
@@ -111,14 +125,21 @@ class Reaper:
 
     def turn(self, nudged: bool, due: float) -> float:
         """Do what is due, and report if nudged; return when the next sweep is due."""
-        if nudged:
-            self._wake.clear()
-            self.guarded_report()
+        if nudged and not self._apart:
+            self.report_now()
         if time.monotonic() >= due:
             due = time.monotonic() + TICK
             self.guarded_sweep()
-            self.guarded_report()
+            if self._apart:
+                self._start_reports()
+            else:
+                self.guarded_report()
         return due
+
+    def report_now(self) -> None:
+        """Make the report that a nudge asked for; one that comes meanwhile has another made."""
+        self._wake.clear()
+        self.guarded_report()
 
     def guarded_sweep(self) -> None:
         """Sweep; log what a sweep raises, at most once a minute."""
@@ -216,4 +237,17 @@ def _run(
             orphaned()
             return
         due = reaper.turn(nudged, due)
+        del reaper
+
+
+def _run_reports(
+    reference: weakref.ref[Reaper], stop: threading.Event, wake: threading.Event
+) -> None:
+    while not stop.is_set():
+        if wake.wait(TICK) and stop.wait(GATHER):
+            return
+        reaper = reference()
+        if reaper is None:
+            return
+        reaper.report_now()
         del reaper

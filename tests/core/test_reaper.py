@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -201,3 +202,38 @@ def test_a_close_tells_the_place_up_to_which_everything_was_delivered() -> None:
     bench.after(61)
 
     assert client.take(0).beat == 7
+
+
+def test_no_sweep_waits_for_a_report(monkeypatch) -> None:
+    """Gate: a report stands still, as behind a locked file, until many sweeps are done."""
+    monkeypatch.setattr("sse_broker.core.reaper.TICK", 0.01)
+    inside, go, swept = threading.Event(), threading.Event(), threading.Event()
+    sweeps: list[int] = []
+
+    def report(now: float) -> None:
+        inside.set()
+        assert go.wait(10)
+
+    def tick() -> None:
+        if inside.is_set():
+            sweeps.append(1)
+        if len(sweeps) >= 5:
+            swept.set()
+
+    reaper = Reaper(
+        BrokerConfig(),
+        FakeClock(),
+        tuple,
+        lambda: (0, 0),
+        lambda client, reason: None,
+        tick,
+        report,
+        reports_apart=True,
+    )
+    reaper.start()
+    try:
+        assert inside.wait(10)
+        assert swept.wait(10)
+    finally:
+        go.set()
+        reaper.stop()
