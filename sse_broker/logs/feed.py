@@ -98,6 +98,7 @@ class Feed:
                 self._reads = False
                 self._wait("the log cannot be read and is tried again: %s", err)
             except Exception:  # the thread must outlive whatever it meets
+                self._reads = False
                 self._wait("following the log failed and is tried again", None)
         self._end()
 

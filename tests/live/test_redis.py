@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import redis
 
-from sse_broker import Broker, BrokerConfig, LogUnavailable, QueueFull
+from sse_broker import Broker, BrokerConfig, LogUnavailable, Message, QueueFull, Target
 from sse_broker.core.client import State
-from sse_broker.core.ports import SystemClock
+from sse_broker.core.ports import PositionLost, SystemClock
 from sse_broker.logs.redis import RedisLog
 from sse_broker.logs.redis.scripts import APPEND
+from sse_broker.testing import FakeClock
 from tests.core.streams import Hub, Tab
 from tests.live.conftest import need
 from tests.live.redis_server import RedisServer
@@ -388,3 +391,118 @@ def test_an_unix_socket_is_a_way_to_it(tmp_path) -> None:
         log.close()
     finally:
         server.stop()
+
+
+def test_what_the_first_release_wrote_is_brought_up_to_date(plain: RedisServer) -> None:
+    client = redis.Redis.from_url(plain.url)
+    written = json.loads(
+        (Path(__file__).parents[1] / "logs/data/first_release_redis.json").read_text()
+    )
+    ids = written.pop("ids")
+    for key, value in written.items():
+        ((kind, content),) = value.items()
+        if kind == "hash":
+            client.hset(key, mapping=content)
+        elif kind == "zset":
+            client.zadd(key, content)
+        elif kind == "set":
+            client.sadd(key, *content)
+        else:
+            for place, fields in content:
+                client.xadd(key, fields, id=place)
+    logs = [RedisLog(plain.url) for _ in range(2)]
+    for log in logs:
+        log.bind(KEEP, FakeClock(unix_time=1_795_635_200.0))
+        after = log.locate("order-7")
+        assert [one.message.data for one in log.read(after, 9) if one.frame][:3] == [
+            '{"n":2}',
+            "drei ä\nzwei",
+            "last",
+        ]
+        for old in (ids[0], ids[3], ids[4]):
+            with pytest.raises(PositionLost, match="unknown"):
+                log.locate(old)
+        assert log.roster.is_revoked("gone")
+        again = Message(Target.USER, "one", "e", user_id="u", tenant_id="A", id="order-7")
+        assert log.append(again).position == after
+    other = Message(Target.USER, "one", "e", user_id="u", tenant_id="B", id="order-7")
+    assert logs[0].append(other).position > after
+    assert not client.exists("{sse_broker}:ids")
+    for log in logs:
+        log.close()
+
+
+def linked(entry: object):
+    """Return what puts an entry at the end of the log, as one of ours stands there."""
+
+    def put(client, meta: dict[bytes, bytes]) -> None:
+        fields = {"p": meta[b"last"], "c": meta[b"epoch"], "e": entry}
+        client.hset("{sse_broker}:meta", "last", client.xadd("{sse_broker}:log", fields))
+
+    return put
+
+
+POISON = {
+    "a stranger's fields": lambda client, _: client.xadd("{sse_broker}:log", {"hello": "world"}),
+    "an epoch that is no text": lambda client, meta: client.xadd(
+        "{sse_broker}:log", {b"c": b"\xff\xfe", b"p": meta[b"last"], b"e": b"x"}
+    ),
+    "a place that is none": lambda client, meta: client.xadd(
+        "{sse_broker}:log", {"c": "x", "p": "garbage", "e": "{}"}
+    ),
+    "an entry from the future": lambda client, _: client.xadd(
+        "{sse_broker}:log", {"hello": "world"}, id="9999999999999-0"
+    ),
+    "no JSON": linked(b"\x80not json\r\n\x1b[31m"),
+    "deep JSON": linked("[" * 200_000),
+    "a reserved event": linked(
+        json.dumps({"target": "broadcast", "event": "close", "data": "x", "created_at": 1})
+    ),
+    "a smuggled field": linked(
+        json.dumps({"target": "broadcast", "event": "a\nid: 9", "data": "x", "created_at": 1})
+    ),
+    "limits that are none": lambda client, _: client.hset("{sse_broker}:meta", "limits", "a:b"),
+    "an end that is none": lambda client, _: client.hset("{sse_broker}:meta", "last", "garbage"),
+    "own ids of another type": lambda client, _: (
+        client.delete("{sse_broker}:own"),
+        client.set("{sse_broker}:own", "x"),
+    ),
+    "presence that is no JSON": lambda client, _: client.hset("{sse_broker}:presence", "v", "x"),
+    "a process that is no JSON": lambda client, _: client.hset("{sse_broker}:processes", "v", "x"),
+}
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_poison_in_redis_is_passed_over_and_said(plain: RedisServer, poison: str) -> None:
+    client = redis.Redis.from_url(plain.url)
+    with Hub(log=plain.url) as broker:
+        tab = Tab(broker).connect().read_on()
+        broker.broadcast("e", "before")
+        settle(tab, 1)
+
+        POISON[poison](client, client.hgetall("{sse_broker}:meta"))
+        publish(broker, "after")
+        publish(broker, "after2")
+        until(lambda: tab.step(0.05) and tab.data[-1:] == ["after2"])
+
+        # Nothing is missed without a word.
+        assert tab.data in (["before", "after", "after2"], ["before", "after2"])
+        assert len(tab.data) == 3 or tab.count("reset")
+        until(lambda: broker.health()["log"])
+        until(lambda: broker.get_online_users() == ["1"])
+        assert not broker.is_user_online("v")
+        fresh = Tab(broker, user=2).connect().read_on()
+        assert fresh.count("welcome") == 1
+
+
+def test_the_first_message_after_a_flush_is_delivered(plain: RedisServer) -> None:
+    with Hub(log=plain.url) as broker:
+        tab = Tab(broker).connect().read_on()
+        broker.broadcast("e", "before")
+        settle(tab, 1)
+        plain.command("FLUSHALL")
+        broker.broadcast("e", "first after")
+        broker.broadcast("e", "second after")
+
+        assert settle(tab, 3).data == ["before", "first after", "second after"]
+        assert tab.count("reset") == 1

@@ -159,7 +159,7 @@ class _Life:
         return Record(position, message.id or self.epochs.id(position), message)
 
     def read(self, after: int, limit: int) -> list[Record]:
-        number, asked_in = self.epochs.number(after), self.epochs.count
+        number, asked_in = self.number(after), self.epochs.count
         epoch, last, rows = self.link.run(READ, self._keys, _text(number), limit, READ_BYTES)
         if not epoch:  # wiped
             raise self.lost()
@@ -171,6 +171,16 @@ class _Life:
         if rows and _number(rows[0][2]) != number:
             raise PositionLost("trimmed")
         return up_to_unreadable([self.record(place, entry) for place, entry, _ in rows])
+
+    def number(self, position: int) -> int:
+        """Return the number of a position of the current epoch.
+
+        :raises PositionLost: it is of an epoch before.
+        """
+        try:
+            return self.epochs.number(position)
+        except PositionLost:
+            raise self.lost() from None
 
     def lost(self) -> PositionLost:
         """Return what tells a reader of an epoch before that it goes on where this one began."""
@@ -325,7 +335,7 @@ class _Follower:
     def follow(self, after: int) -> Sequence[Record]:
         life = self._life
         life.check_if_due()
-        number = life.epochs.number(after)
+        number = life.number(after)
         if self._client is None:
             self._client = life.link.waiting_client(BLOCK)
         rows = self._wait(max(number, self._passed))
