@@ -67,6 +67,7 @@ def run(worker: str, seconds: float, clients: int, folder: Path) -> tuple[list[S
     command = gunicorn(port, *kind, "--worker-connections", "5000")
     env = {"SSE_LOG_URL": url, "SSE_RECONNECT_WINDOW": "1", "SSE_MAX_STREAM_AGE": "20"}
     server = Server(command, port, **env).start()
+    torture.measure_with(url)
     publishers = torture.Publishers(url, folder, 2, 15)
     soak = Soak(server, clients)
     try:

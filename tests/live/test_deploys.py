@@ -151,6 +151,7 @@ def test_ten_restarts_under_load_lose_and_double_nothing(running, tmp_path) -> N
     url, clients, restarts = f"sqlite:///{tmp_path}/log.db", 100, 10
     env = {"SSE_LOG_URL": url, "SSE_HISTORY_SIZE": "20000", "SSE_RECONNECT_WINDOW": "1"}
     server = running("--workers", "2", **env)
+    torture.measure_with(url)
     crowd = torture.Crowd(server.port, clients, random.Random(1))
     crowd.restless = False
     publishers = torture.Publishers(url, tmp_path, 2, 20)

@@ -33,6 +33,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sse_broker.core.ports import PositionLost
+from sse_broker.errors import LogUnavailable
+from sse_broker.logs import open_log
 from sse_broker.wire.parse import Parser
 from tests.live.redis_server import RedisServer
 from tests.live.servers import ROOT, USER, Server, free_port, gunicorn
@@ -51,10 +54,41 @@ class Violation(Exception):
     """The promise is broken."""
 
 
+class Ruler:
+    """Opens the seals of wire ids with the keys of the log that is tortured."""
+
+    def __init__(self, url: str) -> None:
+        self._log = open_log(url)
+        self._known: dict[str, tuple[str, int]] = {}
+
+    def place(self, wire_id: str) -> tuple[str, int]:
+        """Return epoch and number of a wire id; wait for a log that is away."""
+        found = self._known.get(wire_id)
+        end = time.monotonic() + 30
+        while found is None:
+            epochs = self._log._here().epochs  # type: ignore[attr-defined]
+            try:
+                found = wire_id.partition("-")[0], epochs.parse(wire_id)
+            except (PositionLost, IndexError) as err:
+                if time.monotonic() > end:
+                    raise Violation(f"{wire_id} is no id of this log") from err
+                with contextlib.suppress(LogUnavailable):
+                    self._log.tail()  # the epoch may be a new one
+        self._known[wire_id] = found
+        return found
+
+
+_rulers: list[Ruler] = []  # of the runs of this process; the last one is the present one's
+
+
+def measure_with(url: str) -> None:
+    """Read wire ids with the keys of this log from now on."""
+    _rulers.append(Ruler(url))
+
+
 def place(wire_id: str) -> tuple[str, int]:
     """Return epoch and number of a wire id."""
-    epoch, _, number = wire_id.rpartition("-")
-    return epoch, int(number)
+    return _rulers[-1].place(wire_id)
 
 
 @dataclass
@@ -378,6 +412,7 @@ def run(args: argparse.Namespace, folder: Path) -> collections.Counter:
     dice = random.Random(args.seed)
     faults = Faults(dice)
     with LOGS[args.log](folder, faults) as url:
+        measure_with(url)
         port = free_port()
         options = ["-k", WORKERS[args.worker], "--workers", str(args.workers), "--threads", "256"]
         server = Server(
