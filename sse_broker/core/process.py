@@ -103,6 +103,7 @@ class Process:
         self._registry = Registry()
         self._tally = Tally(self._lock)
         self._life = Life.NEW
+        self.could_not_start = False  # the log was away when streams were to be taken
         kept = kept_bytes(limits)[0]
         self.delivery = Delivery(
             self._registry, self._lock, log, make_host, kept * 3 // 4 if kept else MOST_BYTES
@@ -242,6 +243,7 @@ class Process:
         with self._changing_life:
             if self._life is not Life.RUNNING:
                 self.delivery.start()
+                self.could_not_start = True  # until it has
                 self._following = self._source.listen(*_weakly(self.delivery))
                 self._remains[:] = [self._following.stop]
                 if self.delivery.host is not None:
@@ -251,6 +253,7 @@ class Process:
                 with self._lock:
                     self.delivery.begin_after(start)
                     self._life = Life.RUNNING
+                self.could_not_start = False
                 _log.info("broker started on %s", self._source.url)
             self.reaper.start()
 

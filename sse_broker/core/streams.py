@@ -15,7 +15,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from sse_broker.config import BrokerConfig
@@ -378,11 +378,14 @@ class Streams:
     def health(self) -> dict[str, bool]:
         """See :meth:`Broker.health <sse_broker.Broker.health>`."""
         here = self.here()
+        if here.could_not_start and here.life is Life.NEW:
+            with suppress(LogUnavailable):  # or nobody would try again where nobody is sent
+                here.start()
         runs = here.life is Life.RUNNING
         well = {
             "accepting": here.life is not Life.STOPPED,
             "reaper": not runs or here.reaper.is_healthy,
-            "log": not runs or here.follows,
+            "log": here.follows if runs else not here.could_not_start,
             "streams": not runs or here.delivery.is_alive,
         }
         for part, is_well in self._parts:

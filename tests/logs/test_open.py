@@ -92,3 +92,11 @@ def test_a_redis_url_that_says_something_wrong_is_refused(url: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         open_log(url)
     assert caught.value.field == "log"
+
+
+@pytest.mark.parametrize("url", ["redis://:p/ssw0rd@localhost:6379", "redis://u:pa#ss@localhost"])
+def test_a_password_that_is_not_encoded_is_not_shown(url: str) -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(InvalidConfig, match="percent-encoded") as refused:
+        open_log(url)
+    assert "ss" not in str(refused.value).replace("password", "")

@@ -303,3 +303,21 @@ def test_unknown_visitors_are_counted_by_their_address() -> None:
         assert client.head(STREAM + "&topics=private").status_code == 403
         inside.close()
         other.close()
+
+
+def test_readyz_says_that_a_log_is_away_until_it_is_back(tmp_path) -> None:
+    path = tmp_path / "log.db"
+    path.write_text("x" * 5000)  # no database
+    with_log = Broker(log=f"sqlite:///{path}")
+    client = client_of(with_log, lambda request: Identity(1))
+    assert client.get("/sse/readyz").json["checks"]["log"]  # nobody has asked yet
+
+    refused = client.get(STREAM, headers=PLAIN)
+    assert read_events(refused.response, 1)[0].event == "error"
+    away = client.get("/sse/readyz")
+    path.unlink()
+    back = client.get("/sse/readyz")
+
+    assert (away.status_code, away.json["checks"]["log"]) == (503, False)
+    assert (back.status_code, back.json["checks"]["log"]) == (200, True)
+    with_log.stop(0)

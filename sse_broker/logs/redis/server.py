@@ -52,6 +52,10 @@ def parse(url: str) -> Options:
     """
     _redis()
     parts = urlsplit(url)
+    if "@" in parts.path or "@" in parts.fragment:  # not shown: it is part of the password
+        raise InvalidConfig(
+            "a password in a URL is percent-encoded: / is %2F, # is %23, @ is %40", field="log"
+        )
     scheme, _, kind = parts.scheme.partition("+")
     scheme = scheme.replace("valkey", "redis")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
