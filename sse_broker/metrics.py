@@ -19,11 +19,12 @@ from typing import Any
 from sse_broker.core.counts import Counts
 from sse_broker.core.latency import BOUNDS
 from sse_broker.core.measures import Measures
+from sse_broker.core.process import Life
 from sse_broker.core.streams import Streams
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import InvalidConfig
 
-__all__ = ["NAMES", "carry_over", "exposition"]
+__all__ = ["NAMES", "carry_over", "carry_over_idle", "exposition"]
 
 NAMES = {
     "active_connections": ("sse_active_connections_total", "Open streams."),
@@ -125,6 +126,17 @@ def carry_over(streams: Streams) -> None:
         return
     by_process = _carriers.setdefault(streams, {})
     by_process.setdefault(os.getpid(), _Carrier()).carry(streams.counts(), streams.measures())
+
+
+def carry_over_idle(streams: Streams) -> None:
+    """Carry over what a process has sent that has no streams, and so no reaper to do it.
+
+    After each request; costs nothing where nothing was sent, or no directory is set.
+    """
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        here = streams.here()
+        if here.life is not Life.RUNNING and here.flow.messages:
+            carry_over(streams)
 
 
 class _Carrier:

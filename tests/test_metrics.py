@@ -157,3 +157,25 @@ def test_any_worker_answers_for_all(tmp_path: Path) -> None:
     assert found["sse_client_connect_total"] == 5
     assert found["sse_publish_to_write_seconds_count"] == 5
     assert found["sse_open_descriptors"] > 6
+
+
+def test_a_worker_that_sends_and_has_no_streams_is_counted(tmp_path: Path) -> None:
+    code = (
+        "import flask\n"
+        "from sse_broker import Broker, create_blueprint\n"
+        "app, broker = flask.Flask('shop'), Broker()\n"
+        "app.register_blueprint(create_blueprint(broker))\n"
+        "app.add_url_rule('/send', view_func=lambda: broker.broadcast('e', 'x'))\n"
+        "for _ in range(3): app.test_client().get('/send')\n"
+        "from prometheus_client import CollectorRegistry, generate_latest\n"
+        "from prometheus_client.multiprocess import MultiProcessCollector\n"
+        "registry = CollectorRegistry()\n"
+        "MultiProcessCollector(registry)\n"
+        "print(generate_latest(registry).decode())\n"
+    )
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+
+    assert "sse_messages_published_total 3.0" in done.stdout

@@ -15,7 +15,7 @@ from sse_broker.broker import Broker
 from sse_broker.core.forks import process_id
 from sse_broker.errors import BrokerError
 from sse_broker.limits import Rates
-from sse_broker.metrics import carry_over
+from sse_broker.metrics import carry_over, carry_over_idle
 from sse_broker.servers import checks
 from sse_broker.servers.serverlog import speak
 from sse_broker.transport import watch
@@ -102,6 +102,7 @@ def create_blueprint(
     streams.each_tick(lambda: refused_here().say_due(), "refusals")
     streams.each_tick(take_out_forgotten)
     streams.look_after("watcher", watch.is_well, watch.mend)
+    blueprint.teardown_app_request(lambda _: carry_over_idle(streams))
     add_health(blueprint, broker)
     add_subscriptions(blueprint, door)
     add_dashboard(blueprint, broker, dashboard_authorizer)
