@@ -1,16 +1,22 @@
-"""``python -m samples.demo``: say what to open, then become gunicorn."""
+"""``python -m samples.demo``: say what to open, then run gunicorn and watch it."""
 
 from __future__ import annotations
 
 import errno
 import importlib.util
 import os
+import signal
 import socket
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
-from samples.demo.app import USERS
+from samples.demo.app import MESSAGES, USERS
+from sse_broker import Broker
 
+AWAY = 5.0  # seconds without a server
 WORKERS, THREADS = "2", "8"  # threads are for ordinary requests; streams need none
 
 GREETING = """
@@ -64,7 +70,38 @@ def main() -> None:
 
     if any(setting.name == "control_socket_disable" for setting in KNOWN_SETTINGS):
         command.insert(-1, "--no-control-socket")  # several demos of one user would share it
-    os.execv(sys.executable, command)
+    watch(command, log)
+
+
+def watch(command: list[str], log: str) -> None:
+    """Run the server; on SIGUSR1 stop it for some seconds, and send meanwhile without it."""
+    wanted = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: wanted.set())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    os.environ["DEMO_WATCHER"] = str(os.getpid())
+    server = subprocess.Popen(command)
+    try:
+        while True:
+            if not wanted.wait(0.2):
+                if server.poll() is not None:
+                    sys.exit(server.returncode)
+                continue
+            wanted.clear()
+            server.terminate()
+            server.wait()
+            with Broker(log=log) as broker:
+                for number in range(1, MESSAGES + 1):
+                    time.sleep(AWAY / (MESSAGES + 1))
+                    note = {"title": f"Message {number}, sent while the server was away"}
+                    for user in USERS[:2]:
+                        broker.send_to_user(user["id"], "notification", note)
+            time.sleep(AWAY / (MESSAGES + 1))
+            server = subprocess.Popen(command)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":

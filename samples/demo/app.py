@@ -8,6 +8,7 @@ orders from its own page only (none by a form on a foreign one).
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +25,9 @@ USERS = [
     {"id": "44444444-4444-4444-8444-444444444444", "name": "Margaret", "role": "Audit"},
 ]
 SAMPLES = (notifications, approval, progress, announcement, dashboard, logstream)
+MESSAGES = 3  # that each of the first two users is sent while the server is away
 LOCAL = "localhost,127.0.0.1,[::1]"
-POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+POLICY = "default-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
 
 
 def create_app() -> Flask:
@@ -41,6 +43,19 @@ def create_app() -> Flask:
     @app.get("/")
     def page() -> Response:
         return app.send_static_file("index.html")
+
+    @app.get("/person")
+    def person() -> Response:
+        return app.send_static_file("person.html")
+
+    @app.post("/demo/stop")
+    def stop() -> Any:
+        """Have the server stopped and started again by the process that watches it, if there is."""
+        watcher = os.environ.get("DEMO_WATCHER")
+        if not watcher:
+            return jsonify(error="nobody would start this server again"), 409
+        os.kill(int(watcher), signal.SIGUSR1)
+        return jsonify(messages=MESSAGES)
 
     @app.get("/api/users")
     def users() -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -47,7 +48,9 @@ def bad_gateway(port: int) -> Iterator[list[str]]:
 def demo(tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "samples.demo"]
-    server = Server(command, port, path="/", PORT=str(port), DEMO_DATA=str(tmp_path / "data"))
+    data = tmp_path / "data"
+    log = {"SSE_LOG_URL": f"sqlite:///{data}/log.db"}
+    server = Server(command, port, path="/", PORT=str(port), DEMO_DATA=str(data), **log)
     yield server.start()
     server.stop()
 
@@ -73,7 +76,7 @@ def test_the_page_shows_all_six_kinds_and_survives_a_restart(
         if folder := os.environ.get("SCREENSHOTS"):
             browser.save_screenshot(str(Path(folder) / name))
 
-    browser.get(f"http://localhost:{demo.port}/#Grace")
+    browser.get(f"http://localhost:{demo.port}/person#Grace")
     until(lambda: text("#state b") == "live")
 
     for form in ("notify", "ask", "task", "log", "announce"):  # the banner moves what is below it
@@ -130,3 +133,24 @@ def test_the_page_shows_all_six_kinds_and_survives_a_restart(
     until(lambda: text("#state b") == "live")
     until(lambda: "approved" in text("#approvals"))
     assert "While you were away" not in text("#inbox")
+
+
+def test_two_people_side_by_side_miss_nothing_while_the_server_is_stopped(
+    demo: Server, browser
+) -> None:
+    browser.get(f"http://localhost:{demo.port}/")
+    state = "return [...document.querySelectorAll('iframe')].map((one) =>"
+    state += " one.contentDocument.querySelector('#state b')?.textContent)"
+    until(lambda: browser.execute_script(state) == ["live", "live"])
+
+    ada = "document.querySelector('iframe').contentDocument"
+    browser.execute_script(f"{ada}.querySelector('#notify button').click()")
+    inbox = "return document.querySelectorAll('iframe')[1].contentDocument"
+    inbox += ".querySelector('#inbox').textContent"
+    until(lambda: "Your report is ready" in browser.execute_script(inbox))
+
+    browser.execute_script("document.getElementById('stop').click()")
+    story = "return document.getElementById('story').textContent"
+    until(lambda: "in both inboxes, once and in order" in browser.execute_script(story), 40)
+    titles = re.findall(r"Message (\d), sent while", browser.execute_script(inbox))
+    assert titles == ["3", "2", "1"]  # the newest on top

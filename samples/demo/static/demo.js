@@ -66,7 +66,7 @@ function connect() {
     onReset: recover,
     onState(name, { reason }) {
       const after = stream.lastEventId && `after ${stream.lastEventId}`;
-      if (name === "open") state("live", stream.lastEventId);
+      if (name === "open") tell();
       else if (name === "closed") state("closed", reason);
       else state(after ? "reconnecting" : "connecting", reason || after);
     },
@@ -74,9 +74,14 @@ function connect() {
   state("connecting");
 }
 
+// How many tabs of this person share the stream.
+async function tell() {
+  const tabs = await stream.tabs();
+  if (stream.state === "open") state("live", tabs > 1 ? `${tabs} tabs, one stream` : "one tab, one stream");
+}
+
 function take({ type, data, text, lastEventId }) {
   show(type, text, lastEventId);
-  if (stream.state === "open") state("live", lastEventId);
   if (type === "welcome") {
     post("/dashboard", {});  // a new server has nobody measuring yet
     sampled = Date.now();
@@ -231,7 +236,8 @@ async function become(user) {
     button.setAttribute("aria-pressed", button.dataset.id === user.id);
   }
   $("task").querySelector(".hint").textContent = `A background thread reports to ${user.name} alone.`;
-  $("second").href = `/#${users[(users.indexOf(user) + 1) % users.length].name}`;
+  $("second").href = `/person#${users[(users.indexOf(user) + 1) % users.length].name}`;
+  $("notify").elements.user_id.value = users[user === users[0] ? 1 : 0].id;
   document.title = `${user.name} · sse_broker demo`;
   connect();
   load(false);
@@ -280,6 +286,7 @@ async function begin() {
   wire("task", "/tasks", () => ({ user_id: me.id }));
   wire("announce", "/announcements");
   wire("log", "/log");
+  setInterval(() => { if (stream.state === "open") tell(); }, 2000);
   setInterval(() => {  // the worker that measured may be gone; another one will
     if ($("state").dataset.state === "live" && Date.now() - sampled > 4000) {
       sampled = Date.now();
@@ -297,4 +304,5 @@ async function begin() {
   become(named() || users[0]);
 }
 
+document.body.classList.toggle("framed", window.parent !== window);
 begin();
