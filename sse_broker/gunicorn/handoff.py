@@ -61,6 +61,20 @@ class Handoff:
         self.response.force_close()  # nothing is asked on this connection afterwards
         self.stream.leave()
 
+    def send(self, first: bytes) -> None:
+        """Send the headers and the first frames as gunicorn would, in one piece.
+
+        :raises OSError: the client has left.
+        """
+        response = self.response
+        sock, pieces = response.sock, _Pieces()
+        response.sock = pieces
+        try:
+            response.write(first)
+        finally:
+            response.sock = sock
+        sock.sendall(b"".join(pieces))
+
     def adopt(self, handed: tuple[Streams, Reader], sock: Any) -> None:
         """Give the socket and the stream to the pump.
 
@@ -89,6 +103,14 @@ class Handoff:
         worker.cfg.post_request_now(worker, self._request, self._environ, response)
 
 
+class _Pieces(list[bytes]):
+    """What gunicorn writes to a socket."""
+
+    def sendall(self, data: bytes) -> None:
+        """Keep *data*."""
+        self.append(bytes(data))
+
+
 class _End:
     """What is done at a handed-off stream's end, on a side thread."""
 
@@ -109,7 +131,7 @@ class _End:
 
 
 class Leaving(Iterator[bytes]):
-    """A stream as gunicorn iterates it here: after its first frames it leaves."""
+    """A stream as gunicorn iterates it here: with its first frames it leaves."""
 
     __slots__ = ("_handoff", "_has_begun")
 
@@ -118,12 +140,16 @@ class Leaving(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         handoff = self._handoff
-        if not self._has_begun:
-            self._has_begun = True
-            handoff.begin()
+        if self._has_begun:  # it was refused, or is over already
             return next(handoff.stream)
+        self._has_begun = True
+        handoff.begin()
+        first = next(handoff.stream)
+        if handoff.stream.is_over:
+            return first
+        handoff.send(first)
         handed = handoff.stream.hand_off()
-        if handed is None:  # it was refused, or is over already
+        if handed is None:  # it has ended meanwhile
             return next(handoff.stream)
         handoff.is_taken = True
         raise Detach(handoff, handed)

@@ -44,7 +44,7 @@ def room_for_streams(server: Server, reserve: int) -> int:
     them if that is more; of its descriptors a tenth.  One stream is always possible.
     """
     threads, connections = server.capacity
-    rooms = [descriptors(server.needs_descriptors)]
+    rooms = [descriptors(connections if server.needs_descriptors else 0)]
     if reserve and threads and not server.hands_off:
         rooms.append(max(1, threads - reserve))
     if reserve and connections:

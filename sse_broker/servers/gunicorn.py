@@ -54,20 +54,17 @@ class Gunicorn(Server):
     def capacity(self) -> Capacity:
         """The worker's threads, none for greenlets, and its connections."""
         worker = find_worker()
-        kinds = {kind.__name__ for kind in type(worker).__mro__}
-        if "ThreadWorker" in kinds:
+        kind = _kind_of(type(worker))
+        if kind == "ThreadWorker":
             return Capacity(int(worker.cfg.threads), _connections(worker))
-        return Capacity(0, _connections(worker)) if "AsyncWorker" in kinds else Capacity()
+        return Capacity(0, _connections(worker)) if kind == "AsyncWorker" else Capacity()
 
     @property
     def hands_off(self) -> bool:  # type: ignore[override]  # it depends
         """Whether the worker is ours, and as it has to be."""
         return bool(self._environ.get(HANDOFF))
 
-    @property
-    def needs_descriptors(self) -> int:  # type: ignore[override]  # known here
-        """One for each connection."""
-        return self.capacity.connections
+    needs_descriptors = True
 
     @property
     def is_alive(self) -> Callable[[], bool] | None:
@@ -95,14 +92,30 @@ class Gunicorn(Server):
         stop_reading(self.socket)
 
 
+# signal.getsignal() makes an enum member of what it finds, which a stream would wait for.
+_handler_of: Callable[[int], Any] = getattr(sys.modules.get("_signal"), "getsignal", None) or (
+    signal.getsignal
+)
+
+
 def find_worker() -> Any:
     """Return the gunicorn worker that this process is, or ``None`` elsewhere."""
     base = sys.modules.get("gunicorn.workers.base")
     for number in _SIGNALS if base else ():
-        owner = getattr(signal.getsignal(number), "__self__", None)
+        owner = getattr(_handler_of(number), "__self__", None)
         if isinstance(owner, base.Worker):  # type: ignore[union-attr]  # there is one
             return owner
     return None
+
+
+_kinds: dict[type, str] = {}
+
+
+def _kind_of(worker: type) -> str:
+    if worker not in _kinds:
+        names = {kind.__name__ for kind in worker.__mro__}
+        _kinds[worker] = next((n for n in ("ThreadWorker", "AsyncWorker") if n in names), "")
+    return _kinds[worker]
 
 
 def sends_as_it_is(response: Any) -> bool:

@@ -85,8 +85,8 @@ class Server:
     hands_off = False
     """Whether a stream leaves its thread here, if nothing is between it and the server."""
 
-    needs_descriptors = 0
-    """How many descriptors the server may need in this process; 0 is not known."""
+    needs_descriptors = False
+    """Whether the limit of descriptors may be raised to one for each connection."""
 
     @property
     def is_alive(self) -> Callable[[], bool] | None:

@@ -104,16 +104,22 @@ def hear(sock: Any, most: int = 32 * 1024) -> int:
     return heard
 
 
-def tune(sock: Any) -> None:
-    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
-    options = [
+_OPTIONS = [
+    (level, getattr(socket, name), value)
+    for level, name, value in (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.SOL_SOCKET, "SO_SNDBUF", SEND_BUFFER),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(USER_TIMEOUT * 1000)),
         *((socket.IPPROTO_TCP, name, value) for name, value in KEEPALIVE.items()),
-    ]
-    for level, name, value in options:
+    )
+    if hasattr(socket, name)  # another system has others
+]
+
+
+def tune(sock: Any) -> None:
+    """Have the kernel notice a dead or stuck peer, and keep little for a slow one."""
+    for option in _OPTIONS:
         try:
-            sock.setsockopt(level, getattr(socket, name), value)
-        except (OSError, AttributeError):  # a unix socket, or another system
+            sock.setsockopt(*option)
+        except (OSError, AttributeError):  # a unix socket
             pass

@@ -153,6 +153,11 @@ class Stream(Iterator[bytes]):
             raise self._streams.too_many("reserve_threads")
         self._held.seats = here
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or was refused."""
+        return self._is_over
+
     def leave(self) -> None:
         """Have another writer take this stream over once its first frames are sent.
 
