@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -81,3 +82,26 @@ def test_what_is_served_is_what_its_source_says() -> None:
     assert (ROOT / "sse_broker/web/client.js").read_bytes() == served, "run make js, and commit"
     packed, size = re.findall(r"client\.js: (\d+) bytes, (\d+) gzipped", built.stdout)[0]
     assert int(size) < int(packed) < 20_000
+
+
+def test_the_package_is_used_from_its_tarball_by_node_and_by_react(tmp_path: Path) -> None:
+    need("npm", "npm")
+
+    def run(*command: str) -> str:
+        ran = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=180)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    site = ROOT / "js"
+    run("npm", "ci", "--silent", "--no-fund", "--no-audit")
+    run("npm", "pack", "--silent", "--pack-destination", str(tmp_path))
+    site = tmp_path / "react"
+    left = shutil.ignore_patterns("node_modules", "dist", "package-lock.json")
+    shutil.copytree(ROOT / "samples/react", site, ignore=left)
+    (tarball,) = tmp_path.glob("*.tgz")
+    run("npm", "install", "--silent", "--no-fund", "--no-audit", str(tarball))
+
+    told = "import('sse-broker').then(({ connect }) => console.log(typeof connect))"
+    assert run("node", "-e", told).strip() == "function"
+    run("npm", "run", "build")
+    assert any("Last-Event-ID" in one.read_text() for one in site.glob("dist/assets/*.js"))
