@@ -275,9 +275,8 @@ class Broker(Sender[str]):
         :raises LogUnavailable: nobody can say now.
         """
         tenant = tenant_id if tenant_id is ALL_TENANTS else normal_tenant_id(tenant_id)
-        about = {"topic": check_name(topic), "tenant_id": "*" if tenant is ALL_TENANTS else tenant}
-        answers, _ = self.streams.ask("listeners", about)
-        return sum(int(answer["clients"]) for answer in answers.values() if answer)
+        topic = check_name(topic)
+        return self.streams.listeners.count(topic, "*" if tenant is ALL_TENANTS else tenant)
 
     def is_user_online(
         self, user_id: UserID, *, tenant_id: UserID | AllTenants | None = None

@@ -3,6 +3,7 @@
 from sse_broker.core.signals import (
     client_connected,
     client_disconnected,
+    listeners_changed,
     message_dropped,
     user_offline,
     user_online,
@@ -11,6 +12,7 @@ from sse_broker.core.signals import (
 __all__ = [
     "client_connected",
     "client_disconnected",
+    "listeners_changed",
     "message_dropped",
     "user_offline",
     "user_online",

@@ -501,7 +501,7 @@ class Process:
     def answer(self, what: str, about: dict[str, Any]) -> Any:
         """Return what this process has to say to a question to all.  Memory only; never waits."""
         if what == "listeners":
-            return self._listeners(str(about.get("topic", "")), about.get("tenant_id"))
+            return [self._listeners(str(topic), tenant) for topic, tenant in about["topics"]]
         if what == "explain":
             return self._account(about)
         if what == "overview":
@@ -513,13 +513,10 @@ class Process:
             return self._find(about)
         return None
 
-    def _listeners(self, topic: str, tenant: str | None) -> dict[str, int]:
-        message = addressed(
-            {"target": "topic", "user_id": None, "topics": [topic], "tenant_id": tenant}
-        )
+    def _listeners(self, topic: str, tenant: str | None) -> int:
+        address = {"target": "topic", "user_id": None, "topics": [topic], "tenant_id": tenant}
         with self._lock:
-            clients = self._registry.match(message)
-        return {"clients": len(clients), "users": len({client.user_id for client in clients})}
+            return len(self._registry.match(addressed(address)))
 
     def _find(self, about: dict[str, Any]) -> dict[str, Any]:
         user, topic = str(about.get("user") or ""), str(about.get("topic") or "")

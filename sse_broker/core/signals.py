@@ -6,7 +6,11 @@
 ``user_online``          ``user_id``; the user had no stream in any process that shares the log
 ``user_offline``         ``user_id``; the user has had none for the setting ``presence_grace``
 
-The last two are fired once for all processes, in one of them, on its reaper's thread.
+``listeners_changed``    ``topic, tenant_id, count``; streams that listen to a topic, over all
+                         processes; for a minute after ``count_listeners``, where that was called
+
+``user_online`` and ``user_offline`` are fired once for all processes, in one of them,
+on its reaper's thread.
 They have ``tenant_id`` as well where the user has a tenant: equal ids of two tenants
 are two users.
 
@@ -25,6 +29,7 @@ from blinker import NamedSignal, Namespace
 __all__ = [
     "client_connected",
     "client_disconnected",
+    "listeners_changed",
     "message_dropped",
     "user_offline",
     "user_online",
@@ -34,6 +39,7 @@ _names = Namespace()
 client_connected = _names.signal("sse-client-connected")
 client_disconnected = _names.signal("sse-client-disconnected")
 message_dropped = _names.signal("sse-message-dropped")
+listeners_changed = _names.signal("sse-listeners-changed")
 user_online = _names.signal("sse-user-online")
 user_offline = _names.signal("sse-user-offline")
 

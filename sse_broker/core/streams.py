@@ -26,6 +26,7 @@ from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
 from sse_broker.core.grants import allows
 from sse_broker.core.identity import Identity, may_read
+from sse_broker.core.listeners import Listeners
 from sse_broker.core.measures import Measures
 from sse_broker.core.ports import (
     Authorizer,
@@ -91,6 +92,8 @@ class Streams:
         self._ticks: dict[object, Callable[[], None]] = {}
         self._parts: dict[tuple[str, Callable[[], bool]], None] = {}
         self._dropped_said = self._failure_said = -60.0
+        self.listeners = Listeners(owner, self.ask, clock)
+        self._ticks["listeners"] = self.listeners.tick
         self.is_hosted = False  # whether an application means to serve streams of this broker
         self.is_served = False  # whether this process, or the one it was forked from, does
         self._said_alone = False

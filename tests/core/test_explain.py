@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from sse_broker import Broker, BrokerConfig, Identity, InvalidTopic, InvalidUserID
+from sse_broker import Broker, BrokerConfig, Identity, InvalidTopic, InvalidUserID, signals
 from sse_broker.core.latency import BOUNDS, Latency
+from sse_broker.core.listeners import Listeners
 from sse_broker.core.ports import Record
 from sse_broker.testing import FakeClock
 from sse_broker.wire.message import Message, Target
@@ -248,3 +249,35 @@ def test_latency_is_counted_for_each_stream_that_a_batch_has() -> None:
     assert latency.buckets[0] == 1
     assert latency.quantile(0.5) in BOUNDS
     assert 0.5 < latency.quantile(0.5) <= 2.5
+
+
+def test_a_change_of_listeners_is_told_for_a_minute_after_the_question(hub) -> None:
+    told: list[tuple[str, object, int]] = []
+
+    def hear(sender: Broker, topic: str, tenant_id: object, count: int) -> None:
+        told.append((topic, tenant_id, count))
+
+    listeners = hub.streams.listeners
+    with signals.listeners_changed.connected_to(hear, sender=hub):
+        tab = Tab(hub, user=1, topics=["doc:1"]).connect().read_on()
+        report(hub)
+        assert hub.count_listeners("doc:1") == 1
+        listeners.look()
+        assert told == []
+        hub.streams.forget(tab.reader.client, "client_gone")
+        listeners.look()
+        listeners.look()
+        assert told == [("doc:1", None, 0)]
+
+
+def test_topics_that_nobody_asks_about_any_more_are_not_watched() -> None:
+    asked: list[object] = []
+    clock = FakeClock()
+    watched = Listeners(None, lambda what, about: (asked.append(about) or {"p": [3]}, 0), clock)
+    assert watched.count("a", None) == 3
+
+    clock.advance(61)
+    watched.tick()
+
+    assert not watched._counts
+    assert len(asked) == 1
