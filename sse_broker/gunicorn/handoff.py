@@ -89,6 +89,7 @@ class Handoff:
             worker.pump.adopt(reader, sock, bool(self.response.chunked), end)
         except BaseException:
             streams.forget(reader.client, "client_gone")
+            self.conclude(0)
             raise
 
     def conclude(self, written: int) -> None:
