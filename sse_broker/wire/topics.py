@@ -65,6 +65,8 @@ def check_names(topics: str | Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(topics, str):
         return _alone(topics)
+    if type(topics) is tuple and len(topics) == 1 and type(topics[0]) is str:
+        return _alone(topics[0])  # what this returns, asked again: each message is checked twice
     if isinstance(topics, bytes | Mapping) or not isinstance(topics, Iterable):
         raise InvalidTopic(
             f"a topic is a string, or several in a list, not {type(topics).__name__}",

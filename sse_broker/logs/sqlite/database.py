@@ -25,8 +25,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from sse_broker.core.sync import NativeLock, native_lock
@@ -39,7 +38,7 @@ from sse_broker.logs.sqlite.retained import SqliteRetained
 from sse_broker.logs.sqlite.schema import Names, check, prepare
 from sse_broker.logs.waits import Deadline, take
 
-__all__ = ["BITS", "Database", "State"]
+__all__ = ["BITS", "COLUMNS", "Database", "Row", "State"]
 
 T = TypeVar("T")
 
@@ -61,7 +60,19 @@ class State(NamedTuple):
     gone_at: float
 
 
-_STATE = (str, int, int, str, bytes, int, float)
+Row = tuple[int, float, int, int, int]
+"""Of a message: position, when it was created, size, running total of sizes, running number."""
+
+COLUMNS = (
+    "position, CAST(created AS REAL), CAST(size AS INTEGER), CAST(m.total AS INTEGER),"
+    " CAST(number AS INTEGER)"
+)
+_TYPES = (str, int, int, str, bytes, int, float)
+_STATE = "SELECT epoch, gone, total, limits, key, start, gone_at FROM {state}"
+_STATE_AND_LAST = (
+    f"SELECT epoch, gone, s.total, limits, key, start, gone_at, {COLUMNS}"  # noqa: S608 (constants)
+    " FROM {state} s LEFT JOIN {message} m ON position = (SELECT max(position) FROM {message})"
+)
 
 
 class Database:
@@ -83,6 +94,7 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         # The feed has its own: all streams of the process wait for what it reads.
         self._reader, self._feed = Reading(self._connect), Reading(self._connect)
+        self._row: Sequence[object] = ()  # of the state, as it was last checked
         self._file: tuple[int, int] | None = None  # device and inode of what is open
         _databases.add(self)
 
@@ -104,11 +116,14 @@ class Database:
         """
         deadline = deadline or Deadline(self.timeout)
         while needed():
-            with self._held(self._turn, deadline):
+            self._take(self._turn, deadline)
+            try:
                 if not needed():
                     break
                 if self._begin():
                     return self._finish(act, settle)
+            finally:
+                self._turn.release()
             if not deadline.pause():
                 raise self._busy()
         return None
@@ -133,8 +148,11 @@ class Database:
         reading = self._feed if feed else self._reader
         while True:
             try:
-                with self._held(reading.lock, deadline):
+                self._take(reading.lock, deadline)
+                try:
                     return reading.read_locked(act)
+                finally:
+                    reading.lock.release()
             except sqlite3.Error as err:
                 if not _is_busy(err):
                     raise self._unavailable(err) from err
@@ -148,27 +166,35 @@ class Database:
 
     def close(self) -> None:
         """Close every connection.  Idempotent; the next use opens them again."""
-        with self._held(self._turn, Deadline(self.timeout)):
+        self._take(self._turn, Deadline(self.timeout))
+        try:
             self._drop()
+        finally:
+            self._turn.release()
 
     def state(self, db: sqlite3.Connection) -> State:
         """Return the row of ``state``; notes the epoch."""
-        query = self.names("SELECT epoch, gone, total, limits, key, start, gone_at FROM {state}")
-        row = db.execute(query).fetchone()
-        if row is None or tuple(map(type, row)) != _STATE:
+        return self._state_of(db.execute(self.names(_STATE)).fetchone())
+
+    def state_and_last(self, db: sqlite3.Connection) -> tuple[State, Row]:
+        """Return the row of ``state``, and the newest row or where the log stands without one."""
+        found = db.execute(self.names(_STATE_AND_LAST)).fetchone()
+        state = self._state_of(found and found[: len(_TYPES)])
+        last: Row = found[len(_TYPES) :]
+        return state, last if last[0] is not None else (state.gone, 0.0, 0, state.total, 0)
+
+    def _state_of(self, row: Sequence[object] | None) -> State:
+        if row is None or (row != self._row and tuple(map(type, row)) != _TYPES):
             raise sqlite3.DatabaseError("the log's state is missing or damaged")
-        state = State(*row)
-        self.epochs.enter(state.epoch, state.key)
+        self._row = row
+        state = State._make(row)
+        if state.epoch != self.epochs.current:
+            self.epochs.enter(state.epoch, state.key)
         return state
 
-    @contextmanager
-    def _held(self, lock: NativeLock, deadline: Deadline) -> Iterator[None]:
-        if not take(lock, deadline):
+    def _take(self, lock: NativeLock, deadline: Deadline) -> None:
+        if not lock.acquire(False) and not take(lock, deadline):
             raise self._busy()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _busy(self) -> LogUnavailable:
         return LogUnavailable(f"{self.path}: database is locked", retry_after=1.0)
@@ -195,20 +221,22 @@ class Database:
         """Do the rest of a transaction that has begun."""
         db, step, result = self._writer, "write", None
         assert db is not None
-        error: LogUnavailable | None = LogUnavailable(
-            "the writing thread was interrupted", maybe_recorded=True
-        )
+        error: LogUnavailable | None = None
         try:
             result = act(db)
             step = "commit"
             db.execute("COMMIT")
-            error = None
+            step = "done"
             return result
         except sqlite3.Error as err:
             error = self._failed(err, step)
             raise error from err
         finally:
-            self._roll_back(db)
+            if step != "done":
+                self._roll_back(db)
+                error = error or LogUnavailable(
+                    "the writing thread was interrupted", maybe_recorded=True
+                )
             settle(result, error)
 
     def _is_replaced(self) -> bool:

@@ -34,14 +34,14 @@ from sse_broker.logs.pages import Pages
 from sse_broker.logs.recent import Recent
 from sse_broker.logs.retained import Evictions
 from sse_broker.logs.shared import SharedLog
-from sse_broker.logs.sqlite.database import Database, State
+from sse_broker.logs.sqlite.database import COLUMNS, Database, Row, State
 from sse_broker.logs.sqlite.files import File
 from sse_broker.logs.sqlite.options import Options, parse
 from sse_broker.logs.sqlite.roster import SqliteRoster, revoking
 from sse_broker.logs.sqlite.schema import Names
 from sse_broker.logs.sqlite.since import READ_BACK, boundary
 from sse_broker.logs.sqlite.wake import POLL, Bell, Ringer
-from sse_broker.logs.sqlite.writing import COLUMNS, Keeping, Row, Writing
+from sse_broker.logs.sqlite.writing import Keeping, Writing
 from sse_broker.wire.command import Command
 from sse_broker.wire.message import Message
 
@@ -50,7 +50,7 @@ __all__ = ["SqliteLog"]
 READ_RECORDS = 256  # records that the feed reads at once
 READ_BYTES = 1024 * 1024  # of entries in one read, give or take one
 
-_NEXT = f"SELECT {COLUMNS} FROM {{message}} WHERE position >= ? ORDER BY position LIMIT 2"  # noqa: S608 (constants)
+_NEXT = f"SELECT {COLUMNS} FROM {{message}} m WHERE position >= ? ORDER BY position LIMIT 2"  # noqa: S608 (constants)
 _AFTER = _NEXT.replace(">=", ">").replace("LIMIT 2", "LIMIT 1")
 _READ = (
     "SELECT position, CASE WHEN position > ?1 THEN entry ELSE x'' END"
@@ -120,7 +120,7 @@ class _Life:
         try:
             number = epochs.number(after)
         except PositionLost:
-            began = self.database.read(self._keeping.state).start
+            began = self.database.read(self.database.state).start
             raise PositionLost("epoch", goes_on=epochs.position(began)) from None
         rows = self.database.read(lambda db: self._rows(db, number, limit), feed=feed)
         return up_to_unreadable([self.record(row, entry) for row, entry in rows])
@@ -143,7 +143,7 @@ class _Life:
             if size >= READ_BYTES:
                 break
         found.close()
-        state = self._keeping.state(db)
+        state = self.database.state(db)
         if state.gone > after:
             raise PositionLost("trimmed")
         if rows and rows[0][0] == after:
@@ -153,7 +153,7 @@ class _Life:
         return rows
 
     def _ahead(self, db: sqlite3.Connection, number: int) -> str:
-        tail = self._keeping.last(db, self._keeping.state(db))[0]
+        tail = self.database.state_and_last(db)[1][0]
         return "ahead" if number > tail else "unknown"
 
     def tail_known(self) -> None:
@@ -184,8 +184,7 @@ class _Life:
 
     def _prove(self, db: sqlite3.Connection, number: int) -> None:
         """Make sure that everything after a number is there."""
-        state = self._keeping.state(db)
-        last = self._keeping.last(db, state)
+        state, last = self._keeping.look(db)
         if number > last[0]:
             raise PositionLost("ahead")
         if number < state.gone:
@@ -202,7 +201,7 @@ class _Life:
         self.database.look()
 
         def newest(db: sqlite3.Connection) -> int:
-            return self._keeping.last(db, self._keeping.state(db))[0]
+            return self._keeping.look(db)[1][0]
 
         number = self.database.read(newest)
         return self.epochs.position(number)
@@ -214,8 +213,8 @@ class _Life:
 
     def _since(self, db: sqlite3.Connection, seconds: float | None) -> tuple[int, bool]:
         keeping = self._keeping
-        state, query = keeping.state(db), self._names(_AFTER)
-        last = keeping.last(db, state)
+        query = self._names(_AFTER)
+        state, last = keeping.look(db)
 
         def next_row(number: int) -> Row | None:
             row: Row | None = db.execute(query, (number,)).fetchone()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sse_broker.logs.sqlite.writing import Row
+from sse_broker.logs.sqlite.database import Row
 
 __all__ = ["READ_BACK", "boundary"]
 

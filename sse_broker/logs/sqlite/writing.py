@@ -20,7 +20,7 @@ from sse_broker.core.ports import Clock, LogLimits, Record
 from sse_broker.core.sync import native_lock
 from sse_broker.errors import BrokerError, IdConflict, LogUnavailable
 from sse_broker.logs.entries import read_entry, same
-from sse_broker.logs.sqlite.database import Database, State
+from sse_broker.logs.sqlite.database import COLUMNS, Database, Row, State
 from sse_broker.logs.sqlite.schema import GAP_BITS
 from sse_broker.logs.waits import Deadline
 from sse_broker.wire.command import Command
@@ -28,25 +28,18 @@ from sse_broker.wire.envelope import pack
 from sse_broker.wire.message import Message
 from sse_broker.wire.scope import scope_of
 
-__all__ = ["COLUMNS", "Keeping", "Row", "Writing"]
+__all__ = ["Keeping", "Writing"]
 
 BATCH = 512  # messages in one commit, at most
 TRIM_EVERY = 64  # messages
 
-COLUMNS = (
-    "position, CAST(created AS REAL), CAST(size AS INTEGER), CAST(total AS INTEGER),"
-    " CAST(number AS INTEGER)"
-)
-_LAST = f"SELECT {COLUMNS} FROM {{message}} ORDER BY position DESC LIMIT 1"  # noqa: S608 (constants)
-_OLDEST = f"SELECT {COLUMNS} FROM {{message}} ORDER BY position LIMIT ?"  # noqa: S608 (constants)
-_OWN = f"SELECT {COLUMNS}, entry FROM {{message}} WHERE own_id = ? AND scope = ?"  # noqa: S608 (constants)
+_OLDEST = f"SELECT {COLUMNS} FROM {{message}} m ORDER BY position LIMIT ?"  # noqa: S608 (constants)
+_OWN = f"SELECT {COLUMNS}, entry FROM {{message}} m WHERE own_id = ? AND scope = ?"  # noqa: S608 (constants)
 _INSERT = (
     "INSERT INTO {message} (position, number, created, size, total, own_id, scope, entry)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FORGET = "UPDATE {message} SET own_id = NULL WHERE position = ?"
-
-Row = tuple[int, float, int, int, int]  # position, created, size, total, number
 
 
 class Keeping:
@@ -57,24 +50,19 @@ class Keeping:
         self.limits, self.clock = limits, clock
         self._stored = ""  # the limits in the file, as they were last read or written
 
-    def state(self, db: sqlite3.Connection) -> State:
-        """Return the file's state; what it says of the limits is what counts."""
-        state = self._database.state(db)
-        if state.limits and state.limits != self._stored:
+    def look(self, db: sqlite3.Connection) -> tuple[State, Row]:
+        """Return the file's state and its newest row; what it says of the limits is what counts."""
+        state, last = self._database.state_and_last(db)
+        if state.limits != self._stored and state.limits:
             self._stored = state.limits
             self.limits = _limits_of(state.limits, self.limits)
-        return state
+        return state, last
 
     def store(self, text: str) -> None:
         """Have the file say the limits, for all processes."""
         query = self._database.names("UPDATE {state} SET limits = ?")
         self._database.write(lambda db: db.execute(query, (text,)))
         self._stored = text
-
-    def last(self, db: sqlite3.Connection, state: State) -> Row:
-        """Return the newest row, or where the log stands if there is none."""
-        row = db.execute(self._database.names(_LAST)).fetchone()
-        return row or (state.gone, 0.0, 0, state.total, 0)
 
     def keeps(self, row: Row, last: Row) -> bool:
         """Whether a row stays, given the newest one."""
@@ -183,14 +171,9 @@ class Writing:
     def _insert(
         self, db: sqlite3.Connection, batch: Sequence[_Ticket]
     ) -> list[Record | BrokerError]:
-        state, now, names = (
-            self._keeping.state(db),
-            self._keeping.clock.time(),
-            self._database.names,
-        )
-        epochs, outcomes = self._database.epochs, []
-        last = before = self._keeping.last(db, state)
-        query = names(_INSERT)
+        last = before = self._keeping.look(db)[1]
+        now, epochs = self._keeping.clock.time(), self._database.epochs
+        query, outcomes = self._database.names(_INSERT), list[Record | BrokerError]()
         for ticket in batch:
             if ticket.also is not None:
                 ticket.also(db)
@@ -236,10 +219,12 @@ class Writing:
     def _trim(self, db: sqlite3.Connection, last: Row, most: int) -> None:
         """Delete what is kept no more, at most *most* rows: more than come in meanwhile."""
         names, gone = self._database.names, None
-        for row in db.execute(names(_OLDEST), (most,)).fetchall():
+        rows = db.execute(names(_OLDEST), (most,))
+        for row in rows:
             if self._keeping.keeps(row, last):
                 break
             gone = row
+        rows.close()
         if gone is not None:
             position, created, _, total, _ = gone
             db.execute(names("DELETE FROM {message} WHERE position <= ?"), (position,))
