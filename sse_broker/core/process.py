@@ -367,9 +367,10 @@ class Process:
         if no_room:
             raise self.admission.too_many(no_room)
 
-    def authorizer_failed(self) -> None:
-        """Count a question to the application's authorizer that it did not answer."""
+    def authorizer_failed(self) -> int:
+        """Count a question to the application's authorizer that it did not answer; return all."""
         self._tally.add("authorizer_failures")
+        return self._tally.gone.authorizer_failures
 
     def rate_unchecked(self) -> None:
         """Count a request whose rate nobody could tell."""

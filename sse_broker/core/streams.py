@@ -20,12 +20,12 @@ from typing import Any
 
 from sse_broker.config import BrokerConfig
 from sse_broker.core import signals
-from sse_broker.core.asking import Asking
+from sse_broker.core.access import Access
 from sse_broker.core.client import Client
 from sse_broker.core.counts import Counts, Stats
 from sse_broker.core.forks import process_id
 from sse_broker.core.grants import allows
-from sse_broker.core.identity import Identity, may_read
+from sse_broker.core.identity import Identity
 from sse_broker.core.listeners import Listeners
 from sse_broker.core.measures import Measures
 from sse_broker.core.ports import (
@@ -43,15 +43,11 @@ from sse_broker.core.resume import locate
 from sse_broker.core.since import Since, begin_at
 from sse_broker.core.state import ALL, state_at, unmarked
 from sse_broker.core.sync import patched
-from sse_broker.core.topic_limits import check_subscription
 from sse_broker.errors import (
     AuthenticationFailed,
-    AuthorizerFailed,
     LogUnavailable,
     StreamingUnsupported,
     TooManyConnections,
-    TopicForbidden,
-    TopicsNotEnabled,
 )
 from sse_broker.wire.message import Message, comment_frame, library_frame
 from sse_broker.wire.topics import check_pattern
@@ -83,15 +79,16 @@ class Streams:
         self.clock = clock
         self._limits = limits
         self._owner = owner
-        self._asking = Asking()
         self._make_host = make_host
-        self._authorizer = may_read if authorizer is None else self._both(authorizer)
         self.app_context: Callable[[], AbstractContextManager[object]] = nullcontext
         """What the application's own functions are called in; set by who knows the app."""
+        self.access = Access(
+            config, log, clock, authorizer, lambda: self.app_context(), self._authorizer_failed
+        )
         self._processes: dict[int, Process] = {}
         self._ticks: dict[object, Callable[[], None]] = {}
         self._parts: dict[tuple[str, Callable[[], bool]], None] = {}
-        self._dropped_said = self._failure_said = -60.0
+        self._dropped_said = -60.0
         self.listeners = Listeners(owner, self.ask, clock)
         self._ticks["listeners"] = self.listeners.tick
         self.is_hosted = False  # whether an application means to serve streams of this broker
@@ -110,7 +107,7 @@ class Streams:
     def stop(self, timeout: float | None = None) -> None:
         """See :meth:`Broker.stop <sse_broker.Broker.stop>`."""
         self.here().stop(self.config.drain_timeout if timeout is None else timeout)
-        self._asking.stop()
+        self.access.asking.stop()
 
     def open(
         self,
@@ -138,7 +135,7 @@ class Streams:
         here.ensure_running()
         topics = tuple(topics)
         base, missing = unmarked(last_event_id)
-        start, lost = locate(self.log, base, identity, topics, self._may_read)
+        start, lost = locate(self.log, base, identity, topics, self.access.may_read)
         client = Client(
             identity,
             topics=topics,
@@ -181,10 +178,10 @@ class Streams:
             heartbeat=self._heartbeat,
             heartbeat_interval=self.config.heartbeat_interval,
             retry=here.admission.retry,
-            authorizer=self._ask if self._asks_application else self._authorizer,
+            authorizer=self.access.of_readers,
             on_dropped=self._on_dropped,
             on_reset=here.reset,
-            on_failure=self._authorizer_failed,
+            on_failure=self.access.failed,
             lost=lost if earliest is None else lost or "trimmed",
             resumed=start is not None,
             state=state,
@@ -198,7 +195,7 @@ class Streams:
         def may_read_topic(topic: str) -> bool:
             if topic not in known:
                 try:
-                    known[topic] = self._ask(client.identity, topic)
+                    known[topic] = self.access.ask(client.identity, topic)
                 except Exception:  # the application's; the reader says so when it comes to it
                     known[topic] = False
             return known[topic]
@@ -227,32 +224,12 @@ class Streams:
         self.here().forget(client, reason)
 
     def check_topics(self, identity: Identity, topics: Iterable[str]) -> tuple[str, ...]:
-        """Return *topics*, checked and authorised, for a stream of *identity*.
+        """See :meth:`Access.check_topics <sse_broker.core.access.Access.check_topics>`."""
+        return self.access.check_topics(identity, topics)
 
-        :raises TopicsNotEnabled: there are some and ``enable_topics`` is off.
-        :raises InvalidTopic: one is neither a name nor a pattern, or they are too many.
-        :raises TopicForbidden: *identity* may not read one of them.
-        :raises AuthorizerFailed: the authorizer raised.
-        """
-        wanted = tuple(dict.fromkeys(check_pattern(topic) for topic in topics))
-        if wanted and not self.config.enable_topics:
-            raise TopicsNotEnabled(field="topics")
-        check_subscription(self.config, wanted)
-        for topic in wanted:
-            if not self._may_read(identity, topic):
-                raise TopicForbidden(repr(topic), field="topics")
-        return wanted
-
-    def _both(self, authorizer: Authorizer) -> Authorizer:
-        """Return what asks for both: the topics of the identity itself, and *authorizer*."""
-
-        def both(identity: Identity, topic: str) -> bool:
-            if not may_read(identity, topic):
-                return False
-            with self.app_context():
-                return bool(authorizer(identity, topic))
-
-        return both
+    def check_token(self, identity: Identity) -> None:
+        """See :meth:`Access.check_token <sse_broker.core.access.Access.check_token>`."""
+        self.access.check_token(identity)
 
     def change_topics(
         self, identity: Identity, client_id: str, add: Iterable[str], remove: Iterable[str] = ()
@@ -273,51 +250,6 @@ class Streams:
         return here.subscriptions.change(
             identity, client_id, wanted, gone, is_alone=not self.log.shared
         )
-
-    @property
-    def _asks_application(self) -> bool:
-        return self._authorizer is not may_read
-
-    def _ask(self, identity: Identity, topic: str) -> bool:
-        """Ask for a stream that is open, outside of any request, with a deadline."""
-        if not self._asks_application:
-            return may_read(identity, topic)
-        return self._asking.ask(lambda: self._authorizer(identity, topic))
-
-    def _may_still_read(self, identity: Identity, topic: str) -> bool:
-        return self._judge(self._ask, identity, topic)
-
-    def _may_read(self, identity: Identity, topic: str) -> bool:
-        return self._judge(self._authorizer, identity, topic)
-
-    def _judge(self, ask: Authorizer, identity: Identity, topic: str) -> bool:
-        try:
-            return bool(ask(identity, topic))
-        except Exception as err:  # the application's: it may be well in a moment
-            self._authorizer_failed()
-            raise AuthorizerFailed(field="topics", retry_after=1.0) from err
-
-    def _authorizer_failed(self) -> None:
-        """Count a failure of the application's authorizer, in an ``except`` clause of it."""
-        here, now = self.here(), self.clock.monotonic()
-        here.authorizer_failed()
-        if now - self._failure_said >= 60:
-            self._failure_said = now
-            _log.exception(
-                "an authorizer raised, or did not answer; the topic that it was asked about"
-                " is closed for this client and message, or the stream is told to come back;"
-                " %d in all so far",
-                here.counts().authorizer_failures,
-            )
-
-    def check_token(self, identity: Identity) -> None:
-        """Refuse an identity whose token is revoked.  Looks at the log if it has a token.
-
-        :raises AuthenticationFailed: the token is revoked.
-        :raises LogUnavailable: nobody can say now.
-        """
-        if identity.token_id and self.log.roster.is_revoked(identity.token_id):
-            raise AuthenticationFailed("the token is revoked")
 
     def check_room(
         self, identity: Identity | None = None, *, room: int = 0, address: str = ""
@@ -468,7 +400,7 @@ class Streams:
             self._limits,
             self._make_host,
             lambda: tuple(self._ticks.values()),
-            self._may_still_read,
+            self.access.may_still_read,
         )
 
     def _is_in_child(self) -> bool:
@@ -485,6 +417,9 @@ class Streams:
             return comment_frame("heartbeat")
         at = self.log.cursor(position)
         return library_frame("heartbeat", at, {"time": int(self.clock.time())})
+
+    def _authorizer_failed(self) -> int:
+        return self.here().authorizer_failed()
 
     def _on_dropped(self, client: Client, count: int) -> None:
         trace = self.here().trace

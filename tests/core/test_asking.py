@@ -52,7 +52,7 @@ def test_a_record_that_nobody_can_judge_in_time_is_hidden_and_counted() -> None:
         return topic == "a:*" or topic == "a:1" or (topic == "a:3") or gate.wait(20)
 
     with Hub(authorizer=authorizer) as broker:
-        broker.streams._asking = Asking(deadline=SLOW)
+        broker.streams.access.asking = Asking(deadline=SLOW)
         tab = Tab(broker, topics=["a:*"]).connect().read_on()
         for n in range(1, 4):
             broker.send_to_topic(f"a:{n}", "e", str(n))
@@ -67,10 +67,10 @@ def test_a_record_that_nobody_can_judge_in_time_is_hidden_and_counted() -> None:
 
 def test_a_broker_that_has_only_its_own_rule_asks_nobody() -> None:
     with Broker() as broker:
-        assert not broker.streams._asking._lanes
+        assert not broker.streams.access.asking._lanes
         reader = broker.streams.open(Identity(1, topics=["a:*"]), ["a:*"])
         broker.send_to_topic("a:1", "e", "x")
         while b"data: x" not in (reader.next(0) or b""):
             pass
-        assert not broker.streams._asking._lanes
+        assert not broker.streams.access.asking._lanes
         broker.streams.forget(reader.client, "test")

@@ -335,7 +335,7 @@ class HostContract:
                 raise LookupError("gone")
             return topic != "a:3"
 
-        here.broker.streams._authorizer = authorizer
+        here.broker.streams.access.authorizer = authorizer
         asking, plain = here.open(topics=["a:*"]), here.open(2, topics=["a:1", "a:2"])
         for n in range(1, 5):
             here.broker.send_to_topic(f"a:{n}", "e", str(n))

@@ -219,7 +219,9 @@ def test_an_authorizer_is_asked_at_the_side_and_never_by_the_pump(rig, monkeypat
     rig, asked = rig(), []
     calls: list = []
     rig.side.submit = calls.append
-    rig.broker.streams._authorizer = lambda identity, topic: asked.append(topic) or topic == "a:1"
+    rig.broker.streams.access.authorizer = lambda identity, topic: (
+        asked.append(topic) or topic == "a:1"
+    )
     peer = rig.open(topics=["a:*"])
     asked.clear()
 
