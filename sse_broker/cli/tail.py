@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sse_broker.cli.access import Access, answers, wants_json
-from sse_broker.core.ports import Log, PositionLost, Record
+from sse_broker.core.ports import Log, Record
 from sse_broker.doctor.http import open_stream, with_query
 from sse_broker.wire.command import Command
 from sse_broker.wire.ids import normal_user_id
@@ -25,6 +25,7 @@ __all__ = ["header", "tail"]
 
 COLOURS = {"user": "green", "topic": "cyan", "broadcast": "magenta", "command": "yellow"}
 LOUD = {"gap", "reset", "dropped", "error", "close", "reconnect", "refused"}
+MOST_HISTORY = 10_000  # messages
 MOST_CHARS = 200  # of data on a terminal
 PAUSE = 3.0  # seconds before a connection is made again, where the server has said nothing
 
@@ -40,7 +41,9 @@ PAUSE = 3.0  # seconds before a connection is made again, where the server has s
 @click.option(
     "--header", "headers", multiple=True, metavar="NAME:VALUE", help="With URL: a header."
 )
-@click.option("--history", is_flag=True, help="Begin with the oldest message that is kept.")
+@click.option(
+    "--history", is_flag=True, help="Begin with the messages that are kept, 10,000 at most."
+)
 @click.option("--count", "-n", default=0, metavar="N", help="End after N messages.")
 @wants_json
 @click.pass_obj
@@ -138,36 +141,12 @@ def _follow_log(access: Access, wanted: _Wanted, history: bool, count: int, show
 
 
 def _show_history(log: Log, end: int, wanted: _Wanted, count: int, show: Show) -> int:
-    after, shown = _oldest(log, end), 0
-    while not count or shown < count:
-        try:
-            records = log.read(after, 256)
-        except PositionLost as lost:
-            show("gap", {"reason": lost.reason})
-            return shown
-        for record in records:
-            if record.position > end:
-                return shown
-            if wanted(record.message) and (not count or shown < count):
-                show(*_described(record))
-                shown += 1
-        if not records:
-            return shown
-        after = records[-1].position
+    shown = 0
+    for record in log.before(end, MOST_HISTORY):
+        if wanted(record.message) and (not count or shown < count):
+            show(*_described(record))
+            shown += 1
     return shown
-
-
-def _oldest(log: Log, end: int) -> int:
-    """Return a position after which everything is kept: the lowest one, or close above it."""
-    low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            log.read(middle, 1)
-            high = middle
-        except PositionLost:
-            low = middle + 1
-    return high
 
 
 def _described(record: Record) -> tuple[str, dict[str, Any]]:
