@@ -137,8 +137,8 @@ class Reader:
     @property
     def is_plain(self) -> bool:
         """Whether all that comes next is what the client is offered, as it is."""
-        busy = self._chunks or self._replaying or self._over or self._authorizer
-        return not (busy or self.client.withdrawn)
+        busy = self._chunks or self._state is not None or self._replaying or self._over
+        return not (busy or self._authorizer or self.client.withdrawn)
 
     def next(self, timeout: float) -> bytes | None:
         """Return whole frames to write, or ``None`` at the end.
@@ -146,7 +146,7 @@ class Reader:
         Waits up to *timeout* seconds for some; ``b""`` says that there were none.
         """
         due = self._chunks or self._replaying or self._over or self.client.withdrawn
-        if not due:
+        if not due and self._state is None:
             record = self.client.take_one(timeout)
             if record is not None and record.position > self.cursor and not self._authorizer:
                 self.cursor = record.position
@@ -164,16 +164,15 @@ class Reader:
             self._drop()
         if self.client.withdrawn and not self._over:
             self._say_withdrawn()
+        if self._state is not None and not self._chunks:
+            self._chunks.extend(itertools.islice(self._state, 1))
+            self._state = self._state if self._chunks else None
         if not self._chunks and self._replaying:
             self._replay(timeout)
         if not self._chunks and not self._over:
             self._live(timeout)
         if self._chunks:
-            chunk = self._chunks.pop(0)
-            if self._state is not None and not self._chunks:
-                self._chunks.extend(itertools.islice(self._state, 1))
-                self._state = self._state if self._chunks else None
-            return chunk
+            return self._chunks.pop(0)
         return None if self._over else b""
 
     def _begin(
@@ -201,7 +200,11 @@ class Reader:
         """Have the retained messages follow what is to be written."""
         if state:
             self.client.sent += len(state)
-            self._state = state_chunks(state, at)
+            self._state = state_chunks(state, at, self._may_have)
+
+    def _may_have(self, record: Record) -> bool:
+        wanted = self.client.wants(record.message)
+        return wanted and (self._authorizer is None or self._allows(record))
 
     def _allowed_of(self, records: Sequence[Record]) -> Sequence[Record]:
         if self._authorizer is None:

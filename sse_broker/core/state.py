@@ -13,7 +13,7 @@ connection breaks in between names such an id, and gets the last *n*.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sse_broker.core.client import Client
 from sse_broker.core.ports import Log, Record
@@ -51,12 +51,19 @@ def state_at(log: Log, client: Client, position: int, most: int = ALL) -> list[R
     return found[-most:]
 
 
-def chunks(records: Sequence[Record], at: str) -> Iterator[bytes]:
-    """Return the retained messages as pieces to write, made one by one as they are taken."""
+def chunks(
+    records: Sequence[Record], at: str, may_have: Callable[[Record], bool] = lambda _: True
+) -> Iterator[bytes]:
+    """Return the retained messages as pieces to write, made one by one as they are taken.
+
+    *may_have* is asked about each then: what the client reads may have changed meanwhile.
+    """
     frames: list[bytes] = []
     size = 0
     for left, record in zip(range(len(records) - 1, -1, -1), records, strict=True):
         assert isinstance(record.message, Message)
+        if not may_have(record):
+            continue
         frame = b"id: %b\n%b" % (marked(at, left).encode(), record.message.body)
         if frames and size + len(frame) > CHUNK_BYTES:
             yield b"".join(frames)

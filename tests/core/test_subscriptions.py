@@ -263,3 +263,13 @@ def test_a_client_by_hand_has_its_topics_changed_too(broker: Broker) -> None:
     send(broker, "b", "x")
     assert client.queue.get(timeout=1).message.data == "x"
     broker.unregister(client)
+
+
+def test_retained_messages_of_a_topic_that_was_removed_are_not_said_any_more(
+    broker: Broker,
+) -> None:
+    for topic in ("a", "b"):
+        broker.send_to_topic(topic, "e", topic, tenant_id="t1", retain=True)
+    with opened(broker, "a", "b") as reader:
+        change(broker, reader, remove=["a"])
+        assert said(reader) == [("e", "b")]
