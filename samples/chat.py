@@ -51,7 +51,7 @@ def model(question: str, before: str) -> Iterator[str]:
     """Write on after *before*."""
     # Here goes the call of your model's client, streaming, with *before* as the beginning of
     # its answer: for piece in client.stream(question, prefix=before): yield piece
-    for word in (WORDS * 3).format(*[question] * 3)[len(before) :].split(" "):
+    for word in (WORDS * 2).format(question, question)[len(before) :].split(" "):
         time.sleep(0.04)
         yield f"{word} "
 

@@ -219,7 +219,6 @@ export class Source {
     [this.#role, this.#refused] = ["joining", ALL];
     this.#candidate.abort();
     this.#resign();
-    this.#leave();
     this.#apart();
   }
 
@@ -379,6 +378,8 @@ export class Source {
     if (this.#role !== "joining") return;
     this.#role = "apart";
     this.#shut();
+    this.#leave();                         // its topics are no business of the leader's
+    this.#held = "";
     this.#own = this.#open(() => withTopics(this.#base.target.url, this.#topics), () => undefined);
   }
 

@@ -130,7 +130,7 @@ export class Stream<E extends Events = Events> extends EventTarget {
 
   /** Ends the stream for good. No event comes after it. */
   close(): void {
-    this.#end("closed by the page");
+    this.#end("closed");
   }
 
   async #change(topics: ReadonlySet<string>): Promise<void> {
@@ -146,7 +146,7 @@ export class Stream<E extends Events = Events> extends EventTarget {
     const { share } = this.#options;
     const can = "BroadcastChannel" in globalThis && Boolean((globalThis.navigator as Navigator | undefined)?.locks);
     if (can && (share ?? Boolean(globalThis.document))) {
-      void groupOf(this.#target, this.#options.credentials, String(share ?? true)).then((name) => this.#open(name));
+      void groupOf(this.#target, this.#options.credentials, String(share ?? true)).then((name) => this.#open(name), () => this.#open(""));
     } else {
       this.#open("");
     }
@@ -218,8 +218,8 @@ export class Stream<E extends Events = Events> extends EventTarget {
     on(globalThis.document, "freeze", () => this.#suspend());
     on(globalThis.document, "resume", () => this.#resume());
     const given = this.#options.signal;
-    if (given?.aborted) this.#end("aborted by the page");
-    on(given, "abort", () => this.#end("aborted by the page"));
+    if (given?.aborted) this.#end("aborted");
+    on(given, "abort", () => this.#end("aborted"));
   }
 
   // A page with an open connection may not enter the back/forward cache.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
+
+from tests.live.servers import ROOT
 
 
 def need(program: str, package: str, path: str | None = None) -> str:
@@ -20,6 +23,16 @@ def need(program: str, package: str, path: str | None = None) -> str:
             pytest.fail(hint)
         pytest.skip(hint)
     return found
+
+
+@pytest.fixture(scope="session")
+def built() -> tuple[bytes, str]:
+    """Build the script and the npm package anew; what was served before, and what that printed."""
+    need("npm", "npm")
+    before = (ROOT / "sse_broker/web/client.js").read_bytes()
+    ran = subprocess.run(["make", "js"], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return before, ran.stdout
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sse_broker import Broker
-from tests.live.servers import Server, free_port, until
+from tests.live.servers import ROOT, Server, free_port, until
 
 pytestmark = pytest.mark.live
 
@@ -133,6 +133,29 @@ def test_the_page_shows_all_six_kinds_and_survives_a_restart(
     until(lambda: text("#state b") == "live")
     until(lambda: "approved" in text("#approvals"))
     assert "While you were away" not in text("#inbox")
+
+
+def test_a_screen_reader_and_weak_eyes_find_nothing_to_complain_of(
+    demo: Server, browser, built: tuple[bytes, str]
+) -> None:
+    axe = (ROOT / "js/node_modules/axe-core/axe.min.js").read_text()
+    look = "const done = arguments[0]; axe.run({ iframes: false }).then(({ violations }) =>"
+    look += " done(violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html)])))"
+    for scheme in ("light", "dark"):
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        for path in ("/", "/person#Grace"):
+            browser.get(f"http://localhost:{demo.port}{path}")
+            if path != "/":
+                state = "return document.querySelector('#state b').textContent"
+                until(lambda: browser.execute_script(state) == "live")
+                for form in ("notify", "ask", "task", "log", "announce"):
+                    browser.execute_script(f"document.querySelector('#{form} button').click()")
+                note = "return document.querySelector('#banner').hidden"
+                until(lambda: not browser.execute_script(note))
+            browser.execute_cdp_cmd("Runtime.evaluate", {"expression": axe})
+            assert browser.execute_async_script(look) == [], (scheme, path)
 
 
 def test_two_people_side_by_side_miss_nothing_while_the_server_is_stopped(
