@@ -40,7 +40,7 @@ const ASK = 1_000;                         // ms between questions to a leader t
 const UNANSWERED = 3;                      // questions after which it is robbed
 const TOO_LONG = 10_000;                   // ms for joining; then one stream more is better
 const KNOWN = 5_000;                       // events that are known again
-const LEFT_OUT = ["topics", "last_event_id", "since"];  // of the query; each tab has its own
+const LEFT_OUT = ["topics", "last_event_id"];  // of the query; each tab has its own
 const ALL = "*";
 
 /** How to ask. */

@@ -144,7 +144,8 @@ export class Stream<E extends Events = Events> extends EventTarget {
     if (this.#state === "closed" || this.#source || this.#suspended) return;
     this.#call(this.#options.onState, this.#state, this.#detail);
     const { share } = this.#options;
-    const can = "BroadcastChannel" in globalThis && Boolean((globalThis.navigator as Navigator | undefined)?.locks);
+    // Who has Web Locks has BroadcastChannel. What `since` asks for comes with the first messages of an own stream, and by no other.
+    const can = !/[?&]since=/.test(this.#target.url) && (globalThis.navigator as Navigator | undefined)?.locks;
     if (can && (share ?? Boolean(globalThis.document))) {
       void groupOf(this.#target, this.#options.credentials, String(share ?? true)).then((name) => this.#open(name), () => this.#open(""));
     } else {

@@ -616,3 +616,17 @@ test("without a URL it asks where the page's script says, and from when the page
     assert.equal(header(world.requests[0], "Last-Event-ID"), id);
   }
 });
+
+test("who asks for the past has a stream of its own, and so has who cannot name its group", async () => {
+  for (const [url, base] of [["/sse/stream?since=30s", "http://localhost/"], ["/sse/stream", undefined]]) {
+    const world = new World();
+    world.answers = [nothing];
+    world.page.navigator = { locks: { request: () => assert.fail("it wants to share") } };
+    world.page.document.baseURI = base;
+
+    await world.connect({}, url);
+    await world.pass(0);
+
+    assert.equal(world.requests.length, 1);
+  }
+});
