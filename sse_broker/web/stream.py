@@ -167,7 +167,8 @@ class Stream(Iterator[bytes]):
 
     def _get_under_way(self, reader: Reader) -> None:
         """Have live messages written where they are fanned out, now that headers are sent."""
-        passage = self._server.passage(self, sys._getframe(2))
+        caller = sys._getframe(1).f_back  # none where a server in C iterates, as uWSGI does
+        passage = self._server.passage(self, caller) if caller is not None else None
         host = self._streams.here().delivery.host
         if passage is not None and host is not None:
             self._response = passage.response

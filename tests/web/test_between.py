@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import collections
 import gc
 import itertools
 import socket
@@ -14,6 +16,7 @@ import pytest
 from flask import Flask
 from gunicorn.config import Config
 from gunicorn.http.wsgi import Response
+from werkzeug.test import EnvironBuilder
 from werkzeug.wsgi import ClosingIterator
 
 from sse_broker import Broker, BrokerConfig
@@ -22,7 +25,7 @@ from sse_broker.servers.capacity import seats
 from sse_broker.testing import read_events
 from sse_broker.transport import watch
 from sse_broker.web.blueprint import create_blueprint
-from sse_broker.web.stream import take_out_forgotten
+from sse_broker.web.stream import Stream, take_out_forgotten
 
 pytestmark = pytest.mark.usefixtures("own_watcher")
 
@@ -270,6 +273,29 @@ def test_a_forgotten_stream_is_taken_out() -> None:
 
         assert broker.get_stats().total_clients == 0
         assert seats().taken == before
+
+
+def test_a_server_in_c_which_has_no_frame_iterates_a_stream_as_any_other() -> None:
+    with Broker() as broker:
+        ours, theirs = socket.socketpair()
+        environ = EnvironBuilder("/stream", environ_base={"gunicorn.socket": ours}).get_environ()
+        stream: Any = app_of(broker).wsgi_app(environ, lambda *args: print)
+        assert type(stream) is Stream
+        got: collections.deque[bytes] = collections.deque()
+        done = threading.Event()
+        ends = map(lambda _: done.set(), [None])  # noqa: C417  # no frame of Python's here either
+        every = itertools.chain(itertools.islice(stream, 2), ends)
+        _thread.start_new_thread(got.extend, (every,))
+        while not got:
+            pass
+
+        broker.broadcast("n", "1")
+
+        assert done.wait(20)
+        assert b"data: 1" in got[1]
+        stream.close()
+        ours.close()
+        theirs.close()
 
 
 def test_a_descriptor_that_comes_again_is_watched_again() -> None:
