@@ -57,7 +57,6 @@ class Feed:
         self._pause = 0.0
         self._said = -LOG_EVERY
         self._reads = True
-        self.losses: dict[str, int] = {}  # how often records could not be had, by reason
         self._interrupted = False  # a listener may not have handed on all of its record
         self._thread = spawn("feed", self._run)
 
@@ -106,12 +105,14 @@ class Feed:
         if self._interrupted:
             self._lost(self._after)
             self._interrupted = False
+        loss = None
         try:
             records = self._source.follow(self._after)
         except PositionLost as lost:
-            self._after = self._source.begin(lost.goes_on)
-            self.losses[lost.reason] = self.losses.get(lost.reason, 0) + 1
-            _log.warning("records were lost (%s)", lost.reason)
+            loss = lost
+        if loss is not None:  # outside the clause: what is logged now is not about the exception
+            self._after = self._source.begin(loss.goes_on)
+            _log.warning("records were lost (%s)", loss.reason)
             self._lost(self._after)
             return
         for record in records:

@@ -341,13 +341,14 @@ class _Follower:
         rows = self._wait(max(number, self._passed))
         records, current = [], life.epochs.current.encode()
         for place, fields in rows:
-            if fields.get(b"c") != current or b"e" not in fields:
+            before = _number(fields.get(b"p", b""))
+            if fields.get(b"c") != current or b"e" not in fields or before < 0:
                 life.check()  # of another epoch, or somebody else's
                 if life.epochs.current.encode() != current:
                     raise life.lost()
                 self._passed = _number(place)
                 continue
-            if _number(fields.get(b"p", b"")) != number:
+            if before != number:
                 raise PositionLost("trimmed")
             number = _number(place)
             records.append(life.record(place, fields[b"e"]))

@@ -209,7 +209,7 @@ while state[1] and #rows == 0 do  -- more than once only where all that was foun
   if #found == 0 then break end
   for _, one in ipairs(found) do
     after = one[1]
-    if value(one[2], 'c') == state[1] then
+    if value(one[2], 'c') == state[1] and is_id(value(one[2], 'p')) then
       local entry = value(one[2], 'e')
       rows[#rows + 1] = {one[1], entry, value(one[2], 'p')}
       size = size + #entry
