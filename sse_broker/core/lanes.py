@@ -18,7 +18,7 @@ from sse_broker.core.threads import spawn
 __all__ = ["Lane"]
 
 SLOW = 0.25  # seconds after which a call has no part in the number of threads any more
-IDLE = 10.0  # seconds after which a thread that has nothing to do ends
+IDLE = 2.0  # seconds after which a thread that has nothing to do ends
 
 _log = logging.getLogger("sse_broker.lanes")
 
