@@ -47,7 +47,11 @@ def state_at(log: Log, client: Client, position: int, most: int = ALL) -> list[R
     """
     if most < 1:
         return []
-    found = [record for record in log.retained(client) if record.position <= position]
+    found = [
+        record
+        for record in log.retained(client)
+        if record.position <= position and client.wants(record.message)
+    ]
     return found[-most:]
 
 

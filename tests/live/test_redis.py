@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from sse_broker import Broker, BrokerConfig, LogUnavailable, Message, QueueFull, Target
-from sse_broker.core.client import State
+from sse_broker.core.client import Client, State
 from sse_broker.core.ports import PositionLost, SystemClock
 from sse_broker.logs.redis import RedisLog
 from sse_broker.logs.redis.scripts import APPEND
@@ -507,3 +507,20 @@ def test_the_first_message_after_a_flush_is_delivered(plain: RedisServer) -> Non
 
         assert settle(tab, 3).data == ["before", "first after", "second after"]
         assert tab.count("reset") == 1
+
+
+def test_retained_fields_that_somebody_else_wrote_stop_nothing(plain: RedisServer) -> None:
+    log = RedisLog(plain.url)
+    log.append(Message(Target.TOPIC, "good", "e", topic="a", retain=True))
+    client = redis.Redis.from_url(plain.url)
+    bad = {"\ntopic\na\nno value": "", "\ntopic\na\nx": "garbage", "\ntopic\na": "1-1\n\n{}"}
+    bad["\ntopic\na\nunreadable"] = "5-5\n\n{"
+    for field, value in bad.items():
+        client.zadd("{sse_broker}:retained:names", {field: 0})
+        if value:
+            client.hset("{sse_broker}:retained", field, value)
+
+    for topics in (["a"], ["*"]):
+        found = log.retained(Client(1, topics=topics))
+        assert [one.message.data for one in found] == ["good"]
+    log.close()

@@ -262,6 +262,18 @@ class StateContract:
         tab.connect()  # its last id goes before since, as that of a browser does
         assert got(tab, 4) == ["1", "2", "3", "4"]
 
+    def test_a_log_that_returns_too_much_tells_nobody_what_is_not_theirs(self, broker: Hub) -> None:
+        broker.send_to_topic("a", "e", "theirs", tenant_id="t", retain=True)
+        broker.send_to_topic("a", "e", "mine", retain=True)
+        self.follow(broker, broker.last_event_id())
+        retained, theirs = self.log.retained, Client(1, "t", topics=["a"])
+
+        self.log.retained = lambda interest: [  # type: ignore[method-assign]
+            *retained(theirs),
+            *retained(interest),
+        ]
+        assert reading(broker, "a").data == ["mine"]
+
     def test_since_tells_nobody_what_is_not_theirs(self, broker: Hub) -> None:
         for tenant in ("t", "u", None):
             broker.send_to_topic("a", "e", f"topic of {tenant}", tenant_id=tenant)

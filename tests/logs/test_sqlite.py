@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sse_broker import Broker, BrokerConfig, InvalidConfig, LogUnavailable, Message, Target
+from sse_broker.core.client import Client
 from sse_broker.core.ports import LogLimits, PositionLost
 from sse_broker.logs.sqlite import SqliteLog
 from sse_broker.logs.sqlite.files import File
@@ -625,3 +627,18 @@ def test_forks_in_the_midst_of_reads_and_writes_leave_the_child_a_log_that_works
         for thread in threads:
             thread.join()
     broker.log.close()
+
+
+def test_retained_rows_that_somebody_else_wrote_stop_nothing(tmp_path) -> None:
+    log = SqliteLog(f"sqlite:///{tmp_path}/log.db")
+    log.append(Message(Target.TOPIC, "good", "e", topic="a", retain=True))
+    bad = [("a", "place", "0", b"{}"), (b"\xff", 5, "0", b"{}"), ("a", 7, "never", b"\xff")]
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as db, db:
+        for number, (topic, place, until, entry) in enumerate(bad):
+            row = ("", "topic", topic, f"e{number}", place, until, 2, entry)
+            db.execute("INSERT INTO retained VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    for topics in (["a"], ["*"]):
+        found = log.retained(Client(1, topics=topics))
+        assert [one.message.data for one in found] == ["good"]
+    log.close()

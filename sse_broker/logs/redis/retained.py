@@ -89,8 +89,9 @@ end
 for i = 2, #ARGV do
   local fields = redis.call('ZRANGEBYLEX', named, '[' .. ARGV[i], '(' .. ARGV[i] .. '\\255')
   for _, field in ipairs(fields) do
-    local id, till = string.match(redis.call('HGET', kept, field), '^([^\\n]*)\\n([^\\n]*)')
-    if till == '' or tonumber(till) > now then found[#found + 1] = {field, id} end
+    local value = redis.call('HGET', kept, field) or ''
+    local id, till = string.match(value, '^(%d+%-%d+)\\n(%d*)\\n')
+    if id and (till == '' or tonumber(till) > now) then found[#found + 1] = {field, id} end
   end
 end
 return found
@@ -199,5 +200,5 @@ def _literal(pattern: str) -> str:
 
 
 def _is_for(interest: Interest, field: bytes) -> bool:
-    _, target, addressee, _ = field.decode().split("\n")
-    return target == "user" or wanted(interest, addressee)
+    parts = field.decode(errors="replace").split("\n")
+    return len(parts) == 4 and (parts[1] == "user" or wanted(interest, parts[2]))

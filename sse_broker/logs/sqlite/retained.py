@@ -34,7 +34,11 @@ INSERT OR IGNORE INTO {retained_sum} VALUES (1, 0, 0)
 
 _KEY = "tenant = ? AND target = ? AND addressee = ? AND event = ?"
 _OF = "tenant = ? AND target = ? AND addressee = ?"
-_FIND = "SELECT position, until, addressee FROM {retained} WHERE "
+# What somebody else has put there, of another type, is passed over.
+_FIND = (
+    "SELECT position, addressee FROM {retained} WHERE typeof(position) = 'integer'"
+    " AND typeof(addressee) = 'text' AND (until <= 0 OR until > ?) AND "
+)
 _IN_ONE = 500  # values in one statement; SQLite takes 999 in its oldest builds
 
 Wanted = tuple[int, bytes | None]
@@ -49,7 +53,8 @@ class SqliteRetained:
         self.decoded = Decoded()
 
     def prepare(self, db: sqlite3.Connection) -> None:
-        """Have the tables there."""
+        """Have the tables there.  Called when the file is opened: it may be another one."""
+        self.decoded = Decoded()
         for statement in self._names(SCHEMA).split(";"):
             db.execute(statement)
 
@@ -124,8 +129,8 @@ class SqliteRetained:
             yield from self._of(db, tenants, "topic", list(interest.names), now)
             return
         query = self._names(_FIND + "target = 'topic' AND tenant IN (?, ?)")
-        for position, until, topic in db.execute(query, (tenants[0], tenants[-1])):
-            if (not until or until > now) and wanted(interest, topic):
+        for position, topic in db.execute(query, (now, tenants[0], tenants[-1])):
+            if wanted(interest, topic):
                 yield position
 
     def _of(
@@ -143,9 +148,8 @@ class SqliteRetained:
                 _FIND + "target = ? AND tenant IN (@tenants) AND addressee IN (@some)"
             )
             query = query.replace("@tenants", marks).replace("@some", where)
-            for position, until, _ in db.execute(query, (target, *tenants, *some)):
-                if not until or until > now:
-                    yield position
+            for position, _ in db.execute(query, (now, target, *tenants, *some)):
+                yield position
 
     def _drop(self, db: sqlite3.Connection, where: str, values: Sequence[object]) -> int:
         sums = self._names("SELECT count(*), coalesce(sum(size), 0) FROM {retained} WHERE ")
