@@ -236,6 +236,9 @@ def test_the_hub_for_development_answers_to_local_names_only() -> None:
         ("localhost.evil.example.com", 403),
     ]:
         assert client.head(STREAM, headers={"Host": host}).status_code == status, host
+    for probe in ("/healthz", "/readyz", "/sse/healthz"):
+        assert client.get(probe, headers={"Host": "10.0.0.7:8000"}).status_code == 200
+    assert client.get("/sse/online", headers={"Host": "10.0.0.7"}).status_code == 403
     hub.extensions["sse"].stop(0)
 
 
