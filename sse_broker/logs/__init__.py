@@ -39,16 +39,19 @@ def open_log(url: str) -> Log:
     :raises InvalidConfig: no log has this scheme, its driver is missing, or the
         URL is wrong; ``.field`` is ``log``.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as err:  # what it says may have a part of the password
+        raise InvalidConfig("the URL of the log cannot be read", field="log") from err
     if scheme in BUILT_IN:
         module, _, name = BUILT_IN[scheme].partition(":")
         make: Callable[[str], Log] = getattr(import_module(module), name)
         return make(url)
     found = list(metadata.entry_points(group=ENTRY_POINTS, name=scheme)) if scheme else []
     if not found:
+        what = f"{scheme}://" if scheme else "a URL without a scheme"
         raise InvalidConfig(
-            f"no log for {scheme + '://' if scheme else url!r}; there are memory://, sqlite://,"
-            " redis:// and what packages add",
+            f"no log for {what}; there are memory://, sqlite://, redis:// and what packages add",
             field="log",
         )
     opened: Log = found[0].load()(url)

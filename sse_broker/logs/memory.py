@@ -333,5 +333,7 @@ def from_url(url: str) -> MemoryLog:
     :raises InvalidConfig: *url* says something.
     """
     if url != "memory://":
-        raise InvalidConfig(f"{url!r} says more than memory://, which has no options", field="log")
+        raise InvalidConfig(
+            "the URL of the log says more than memory://, which has no options", field="log"
+        )
     return MemoryLog()

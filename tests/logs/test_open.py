@@ -100,3 +100,23 @@ def test_a_password_that_is_not_encoded_is_not_shown(url: str) -> None:
     with pytest.raises(InvalidConfig, match="percent-encoded") as refused:
         open_log(url)
     assert "ss" not in str(refused.value).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://[s3cret",
+        "http://[s3cret",
+        "memory://u:s3cret@host",
+        "//u:s3cret@host",
+        "rediss://u:s3cret@host?ssl_cert_reqs=bad",
+        "redis://u:s3cret@host?foo=s3cret",
+        "sqlite://u:s3cret@host/x",
+    ],
+)
+def test_a_url_that_is_wrong_is_refused_and_its_password_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        open_log(url)
+
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.field == "log"

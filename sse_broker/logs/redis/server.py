@@ -108,7 +108,10 @@ def _one(options: Options, common: dict[str, Any]) -> Any:
     pool = redis.BlockingConnectionPool.from_url(
         options.url, max_connections=POOL, timeout=options.timeout / 2, **common
     )
-    pool.connection_class(**pool.connection_kwargs)  # refuses an option that there is not
+    try:
+        pool.connection_class(**pool.connection_kwargs)  # refuses an option that there is not
+    except redis.RedisError as err:
+        raise ValueError(err) from err
     return redis.Redis(connection_pool=pool)
 
 
