@@ -20,17 +20,11 @@ from sse_broker.core.ports import Clock, Record
 __all__ = ["Departed", "Opened", "Trace"]
 
 
-class _Matched(NamedTuple):
-    id: str
-    position: int
-    audience: Sequence[Client]
-    at: float
+Matched = tuple[str, int, Sequence[Client], float]
+"""A message's id and position, its audience, and when it was matched.  Plain, to cost little."""
 
-
-class _Written(NamedTuple):
-    first: int
-    last: int
-    at: float
+Written = tuple[int, int, float]
+"""The first and last position of a batch, and when it was written."""
 
 
 class Opened(NamedTuple):
@@ -55,19 +49,20 @@ class Trace:
 
     def __init__(self, size: int, clock: Clock) -> None:
         self._clock = clock
-        self._matched: collections.deque[_Matched] = collections.deque(maxlen=size)
-        self._written: collections.deque[_Written] = collections.deque(maxlen=size)
+        self._time = clock.time
+        self._matched: collections.deque[Matched] = collections.deque(maxlen=size)
+        self._written: collections.deque[Written] = collections.deque(maxlen=size)
         self.opened: collections.deque[Opened] = collections.deque(maxlen=size)
         self.departed: collections.deque[Departed] = collections.deque(maxlen=size)
         self.drops: collections.deque[tuple[str, int, float]] = collections.deque(maxlen=size)
 
     def matched(self, record: Record, audience: Sequence[Client]) -> None:
         """Note who a message is for."""
-        self._matched.append(_Matched(record.id, record.position, audience, self._clock.time()))
+        self._matched.append((record.id, record.position, audience, self._time()))
 
     def written(self, first: int, last: int) -> None:
         """Note that a batch was written, or queued, for its audience."""
-        self._written.append(_Written(first, last, self._clock.time()))
+        self._written.append((first, last, self._time()))
 
     def began(self, client: Client, after: int | None, lost: str) -> None:
         """Note a stream's beginning."""
@@ -86,9 +81,10 @@ class Trace:
 
         ``None`` says that it is not remembered here.
         """
-        for one in reversed(self._matched.copy()):
-            if one.id == message_id:
-                wrote = [w.at for w in self._written.copy() if w.first <= one.position <= w.last]
-                ids = frozenset(client.id for client in one.audience)
-                return one.position, ids, one.at, wrote[-1] if wrote else None
+        for one, position, audience, at in reversed(self._matched.copy()):
+            if one == message_id:
+                batches = self._written.copy()
+                wrote = [when for first, last, when in batches if first <= position <= last]
+                ids = frozenset(client.id for client in audience)
+                return position, ids, at, wrote[-1] if wrote else None
         return None
