@@ -7,7 +7,6 @@ import { minify } from "terser";
 
 const MOST = 6 * 1024;                     // bytes of the served script, compressed
 const SCRIPT = new URL("../sse_broker/web/client.js", import.meta.url).pathname;
-const BANNER = "// sse_broker; its source is js/src";
 const common = { bundle: true, target: "es2022", absWorkingDir: import.meta.dirname };
 
 await build({ ...common, entryPoints: ["src/index.ts"], format: "esm", outfile: "dist/index.js" });
@@ -15,7 +14,7 @@ await build({ ...common, entryPoints: ["src/script.ts"], format: "iife", minify:
 const { code } = await minify(readFileSync(SCRIPT, "utf8"), { ecma: 2020, toplevel: true, compress: { passes: 3, unsafe_arrows: true, pure_getters: true } });
 // Private names are unique in their class and one or two letters now; as ordinary ones they pack better.
 const plain = code.replace(/(?<=\.)#(?=[\w$])/g, "").replace(/async#(?=[\w$])/g, "async ").replace(/(?<=[{};])#(?=[\w$])/g, "");
-writeFileSync(SCRIPT, `${BANNER}\n${plain}\n`);
+writeFileSync(SCRIPT, `${plain}\n`);
 
 const size = (file) => {
   const text = readFileSync(file);

@@ -144,7 +144,7 @@ export class Connection {
     if (status !== 200) return { status, reason: await told(response), least: retryAfter(response) };
     const type = response.headers.get("Content-Type") ?? "nothing";
     if (/^text\/event-stream\s*(;|$)/i.test(type) && response.body) return this.#read(mine, response.body.getReader());
-    return { status, reason: `the answer is ${type}, not text/event-stream` };
+    return { status, reason: `the answer is ${type}` };
   }
 
   async #renew(renew: Renew, response: Response): Promise<Outcome> {
@@ -272,8 +272,9 @@ export class Connection {
   }
 }
 
-/** Whether an event with this id is a retained one, which says how things stand and is no news. */
-export const retained = (id: string): boolean => /\.r\d+$/.test(id);
+/** Whether an event with this id is a retained one, which says how things stand and is no news: the
+ * log's own form, which no sender may give, with a mark. */
+export const retained = (id: string): boolean => /^[\da-f]{12}-(\d+|[\w-]{24}|[\da-f]{32})\.r\d+$/.test(id);
 
 export function parsed(text: string): unknown {
   try {

@@ -1,4 +1,4 @@
 // What a page without modules has: SSEBroker.
 import { Parser, connect } from "./index.js";
 
-(globalThis as { SSEBroker?: unknown }).SSEBroker = Object.freeze({ connect, Parser });
+(globalThis as { SSEBroker?: unknown }).SSEBroker = { connect, Parser };

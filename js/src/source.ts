@@ -82,6 +82,7 @@ export class Source {
   #candidate = new AbortController();
   #resign: () => void = () => undefined;
   #leave: () => void = () => undefined;    // lets go of the lock that names this tab's topics
+  #start = "";                             // where this tab's own stream began, when it was apart
   #held = "";                              // the name of that lock
   #ended: () => void = () => undefined;    // ends the catching up
 
@@ -157,10 +158,10 @@ export class Source {
   }
 
   // Holds a lock that says this tab's topics; the one before it is let go.
-  #hold(): Promise<void> {
+  async #hold(): Promise<void> {
     const before = this.#leave;
     const name = `${this.#name} ${JSON.stringify([...this.#topics])}`;
-    if (name === this.#held) return Promise.resolve();
+    if (name === this.#held) return;
     this.#held = name;
     return new Promise((held) => {
       const until = new Promise<void>((leave) => { this.#leave = leave; });
@@ -190,7 +191,7 @@ export class Source {
     this.#role = "leading";
     this.#ended();
     this.#shut();
-    [this.#term, this.#count, this.#from, this.#waiting] = [crypto.randomUUID(), 0, this.#cursor, null];
+    [this.#term, this.#count, this.#from, this.#waiting] = [`${Math.random()}`, 0, this.#cursor, null];
     this.#client = "";
     return new Promise((resign) => {
       this.#resign = resign;
@@ -351,8 +352,8 @@ export class Source {
 
   // Reads on an own stream what there was before the leader's had this tab's topics. Who has no
   // past reads only the retained messages there: the channel has all that is newer, in order.
-  #catchUp(): Promise<void> {
-    if (this.#closed.signal.aborted || this.#role === "leading") return Promise.resolve();
+  async #catchUp(): Promise<void> {
+    if (this.#closed.signal.aborted || this.#role === "leading") return;
     this.#shut();
     return new Promise((ended) => {
       this.#ended = ended;
@@ -405,6 +406,7 @@ export class Source {
         const role = this.#role;
         if (wire.event === "welcome" && role !== "joining") {
           const said = Object(parsed(wire.data)) as { client_id?: string; identity?: string };
+          if (role === "apart") this.#start = wire.id;
           [this.#client, this.#identity] = [said.client_id ?? "", said.identity ?? ""];
         }
         if (isFresh && !isOurs(wire) && !retained(wire.id)) return;
@@ -418,9 +420,8 @@ export class Source {
   #become(state: State, detail: Detail): void {
     [this.#state, this.#detail] = [state, detail];
     const role = this.#role;
-    if (role === "apart" && state !== "open") this.#client = "";
+    if (role !== "joining" && state !== "open") this.#client = "";
     if (role === "leading" && state !== "open") {
-      this.#client = "";
       this.#announce();
       const others = this.#asked.some((topic) => !this.#topics.has(topic));
       if (state === "closed" && others) return this.#desert();
@@ -435,9 +436,9 @@ export class Source {
     if (this.#isMine(wire)) this.#sink.event(wire);
   }
 
-  // What comes by the channel may have come before.
+  // What comes by the channel may have come before, or be the last that was before this tab's own stream.
   #pass(wire: Wire): void {
-    if (wire.id && !isOurs(wire) && this.#known.has(key(wire))) return;
+    if (wire.id && !isOurs(wire) && (wire.id === this.#start || this.#known.has(key(wire)))) return;
     this.#take(wire);
   }
 

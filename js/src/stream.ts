@@ -87,7 +87,7 @@ export class Stream<E extends Events = Events> extends EventTarget {
   constructor(url: string, options: Options = {}) {
     super();
     for (const name of Object.keys(options)) {
-      if (!(name in DEFAULTS)) throw new TypeError(`SSEBroker has no option ${name}`);
+      if (!(name in DEFAULTS)) throw new TypeError(`no option ${name}`);
     }
     this.#options = { ...DEFAULTS, ...options };
     this.#target = { url, headers: this.#options.headers };
@@ -124,8 +124,8 @@ export class Stream<E extends Events = Events> extends EventTarget {
   }
 
   /** How many tabs of this browser hear the same stream, this one among them. */
-  tabs(): Promise<number> {
-    return this.#source?.tabs() ?? Promise.resolve(1);
+  async tabs(): Promise<number> {
+    return await this.#source?.tabs() ?? 1;
   }
 
   /** Ends the stream for good. No event comes after it. */

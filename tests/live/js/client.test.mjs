@@ -574,8 +574,9 @@ test("handlers hear of their event and topic, until they are taken away", async 
 
 test("a retained message is marked", async () => {
   const [world, stream] = await connected();
-  await stream.write("id: e-1.r1\ndata: 1\n\nid: e-2\ndata: 2\n\n");
-  assert.deepEqual(world.events.slice(1).map(({ retained }) => retained), [true, false]);
+  const id = "0123456789ab-QEsOKQEsOKQEsOKQEsOKQEsO";
+  await stream.write(`id: ${id}.r0\ndata: 1\n\nid: ${id}\ndata: 2\n\nid: order.r5\ndata: a sender's own id\n\n`);
+  assert.deepEqual(world.events.slice(1).map(({ retained }) => retained), [true, false, false]);
 });
 
 test("topics stand in the URL, and change on the live stream without another one", async () => {
