@@ -29,7 +29,7 @@ def test_nothing_acknowledged_is_missing_doubled_or_out_of_order(
 
 
 def test_the_run_finds_a_mistake(capfd) -> None:
-    words = ["--log", "sqlite", "--seconds", "15", "--clients", "100", "--break", "skip"]
+    words = ["--log", "sqlite", "--seconds", "15", "--clients", "100", "--break", "overlap"]
 
     assert torture.main(words) == 1
     assert "VIOLATION" in capfd.readouterr().out
