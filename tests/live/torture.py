@@ -224,6 +224,17 @@ class Crowd:
                 self.gone.append(old)
                 self.clients[index] = Client(len(self.clients) + len(self.gone), self.port)
 
+    def wait_until_all_are_welcomed(self) -> None:
+        """Have who came just now begin its first stream: what was sent before that is not for it.
+
+        :raises Violation: one is not let in for a minute.
+        """
+        end = time.monotonic() + 60
+        while any(not client.spans for client in self.clients):
+            if time.monotonic() > end:
+                raise Violation("a client that came is not let in")
+            self.step()
+
     def _serve(self, client: Client, mask: int) -> None:
         if mask & selectors.EVENT_WRITE and not client.sent:
             try:
@@ -440,6 +451,7 @@ def run(args: argparse.Namespace, folder: Path) -> collections.Counter:
             faults.end()
             publishers.stop()
             crowd.restless = False
+            crowd.wait_until_all_are_welcomed()
             last = _say_last(url)
             end = time.monotonic() + 60
             while any(last not in c.seen for c in crowd.clients) and time.monotonic() < end:
